@@ -1,0 +1,58 @@
+# Every target does its own set-up: a virtual environment in .venv with the versions of constraints.txt.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+PYTEST_WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test check format requirements constraints clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: $(VENV)/.runtime  ## the virtual environment with what the programs need
+setup-dev: $(VENV)/.dev  ## ... and with what the tests and checks need
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version). Set PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "No virtual environment could be made. On Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.runtime: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing what the programs need into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[headend,interop]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing what the tests and checks need into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.runtime
+
+demo: setup  ## a street of meters, read over the secured stack; ARGS="--once --meters 40 --json"
+	@$(BIN)/interop demo $(ARGS)
+
+test: setup-dev  ## every test; ARGS="tests/coap -k token"
+	@$(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) $(ARGS)
+
+check: setup-dev  ## lint, format, types and import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup-dev  ## put every file into the house format
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format --quiet .
+
+requirements: setup-dev  ## which test shows which requirement; writes build/requirements.json
+	@$(BIN)/python -m pytest -q --collect-only --requirements $(ARGS)
+
+constraints: setup-dev  ## pin anew: names and versions only
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --no-emit-index-url --no-header --no-annotate --quiet -o constraints.txt
+
+clean:  ## remove the environment and everything built
+	@rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""CoAP (RFC 7252): messages, options and the endpoint machine of a socket."""

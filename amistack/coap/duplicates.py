@@ -1,0 +1,61 @@
+"""Which messages came before, and what was answered.
+
+Spec    RFC 7252 sections 4.2 and 4.5 (a repeated message is acknowledged again, not acted on again)
+Limit   `count_max` messages; at the bound the oldest is forgotten. Acting twice on a message whose
+        memory was lost is then for the layer above to prevent (the OSCORE replay window does)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amistack.machine import Peer
+
+Key = tuple[Peer, int]
+"""Peer and message id: what makes two messages the same."""
+
+
+@dataclass(slots=True)
+class Remembered:
+    """One message that came in: when it may be forgotten, and the octets it was answered with."""
+
+    until: float
+    reply: bytes | None = None
+
+
+class Duplicates:
+    """A first-in, first-out memory of messages."""
+
+    def __init__(self, *, count_max: int) -> None:
+        self._count_max = count_max
+        self._remembered: dict[Key, Remembered] = {}
+        self.evicted_count = 0
+
+    def __len__(self) -> int:
+        return len(self._remembered)
+
+    def find(self, peer: Peer, message_id: int, *, now: float) -> Remembered | None:
+        """The earlier message of that peer and id, if it is still remembered."""
+        self.forget_expired(now=now)
+        entry = self._remembered.get((peer, message_id))
+        # A short life may end behind a longer one, where `forget_expired` does not look yet.
+        return None if entry is None or entry.until <= now else entry
+
+    def remember(self, peer: Peer, message_id: int, *, now: float, lifetime: float) -> Remembered:
+        """Note a message that `find` did not know, for `lifetime` (s)."""
+        self._remembered.pop((peer, message_id), None)
+        if len(self._remembered) >= self._count_max:
+            del self._remembered[next(iter(self._remembered))]
+            self.evicted_count += 1
+        entry = Remembered(now + lifetime)
+        self._remembered[(peer, message_id)] = entry
+        return entry
+
+    def forget_expired(self, *, now: float) -> None:
+        """Drop what is too old to come again, oldest first, up to the first that is not."""
+        remembered = self._remembered
+        while remembered:
+            key = next(iter(remembered))
+            if remembered[key].until > now:
+                return
+            del remembered[key]

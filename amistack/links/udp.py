@@ -1,0 +1,192 @@
+"""Drive a datagram machine with a UDP socket, under asyncio's own loop or uvloop.
+
+Gives   the machine's events to one callback, oldest first; a peer is the socket address
+Raises  LinkError from `open_udp` when the socket cannot be had, saying what to do
+Limit   SEND_BUFFER_MAX octets waiting in the transport; datagrams beyond are dropped and counted,
+        as the medium itself would
+Never   decides anything: what to send, when to wake and what it means is the machine's
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar, cast
+
+from amistack.errors import LinkError
+from amistack.machine import DatagramMachine, Peer
+
+EventT = TypeVar("EventT")
+
+SEND_BUFFER_MAX: Final = 4 * 1024 * 1024
+RECEIVE_BUFFER: Final = 4 * 1024 * 1024
+"""Octets asked of the kernel for datagrams that wait: a street that wakes at once fits in."""
+
+
+class UdpLink(asyncio.DatagramProtocol, Generic[EventT]):
+    """Feeds a machine what the loop brings, and carries out what it asks for."""
+
+    def __init__(
+        self, machine: DatagramMachine[EventT], on_event: Callable[[EventT], None]
+    ) -> None:
+        self._machine = machine
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._latest = self._loop.time()
+        self._transport: asyncio.DatagramTransport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due: float | None = None
+        self._is_settling = False
+        self._is_paused = False
+        self._unreported: deque[EventT] = deque()
+        self.counters: Counter[str] = Counter()
+
+    def now(self) -> float:
+        """The machine's time (s). Commands to the machine take theirs from here too."""
+        self._latest = max(self._latest, self._loop.time())
+        return self._latest
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port that the socket is bound to."""
+        assert self._transport is not None, "address before the socket is ready"
+        host, port = self._transport.get_extra_info("sockname")[:2]
+        return host, port
+
+    def settle(self) -> None:
+        """Send, report, re-arm: every entry ends here, and so must every command.
+
+        A callback may give the machine further commands; they are carried out before this returns.
+        """
+        if self._is_settling or self._transport is None:
+            return
+        self._is_settling = True
+        try:
+            while True:
+                for peer, datagram in self._machine.data_to_send():
+                    self._send(peer, datagram)
+                self._unreported += self._machine.events()
+                if not self._unreported:
+                    break
+                while self._unreported:
+                    self._on_event(self._unreported.popleft())
+        finally:
+            # A callback that fails costs its own event: neither the others nor the timer.
+            self._is_settling = False
+            self._rearm()
+
+    def close(self) -> None:
+        """Stop the timer and give the socket back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            transport.close()
+
+    # What the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast: on neither loop is the transport an instance of the class it stands for.
+        self._transport = cast("asyncio.DatagramTransport", transport)
+        # Also a cast: both loops let a datagram transport's send buffer be bounded like a stream's.
+        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=SEND_BUFFER_MAX)
+        self.settle()
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.counters["datagrams received"] += 1
+        self._machine.receive_datagram(data, addr, now=self.now())
+        self.settle()
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+
+    def error_received(self, exc: Exception) -> None:  # noqa: ARG002
+        # A peer that is away answers with "port unreachable"; the machine's timers deal with it.
+        self.counters["send errors"] += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.close()
+
+    # Small things
+
+    def _send(self, peer: Peer, datagram: bytes) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if self._is_paused:
+            self.counters["datagrams dropped, send buffer full"] += 1
+            return
+        try:
+            transport.sendto(datagram, cast("tuple[str, int]", peer))
+        except (OSError, ValueError):
+            self.counters["send errors"] += 1
+        else:
+            self.counters["datagrams sent"] += 1
+
+    def _rearm(self) -> None:
+        if self._transport is None:
+            return  # Closed, maybe by the callback.
+        due = self._machine.next_timer()
+        if self._timer is not None:
+            if due == self._timer_due:
+                return
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = None if due is None else self._loop.call_at(due, self._on_timer, due)
+
+    def _on_timer(self, due: float) -> None:
+        # uvloop rounds to milliseconds and fires early. Taking its word for it costs under a
+        # millisecond; re-arming for the rest was seen to spin hundreds of times.
+        self._timer = None
+        self._latest = max(self._latest, due)
+        self._machine.handle_timer(now=self.now())
+        self.settle()
+
+
+async def open_udp(
+    machine: DatagramMachine[EventT],
+    on_event: Callable[[EventT], None],
+    *,
+    host: str,
+    port: int,
+) -> UdpLink[EventT]:
+    """A link on a new UDP socket bound to `host` and `port` (0: any free port).
+
+    Raises LinkError with one line that says what to do.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        _, link = await loop.create_datagram_endpoint(
+            lambda: UdpLink(machine, on_event), local_addr=(host, port)
+        )
+    except OSError as error:
+        raise LinkError(_explain(error, host, port)) from error
+    _widen(link)
+    return link
+
+
+def _widen(link: UdpLink[EventT]) -> None:
+    import socket
+
+    transport = link._transport  # noqa: SLF001
+    assert transport is not None
+    sock = transport.get_extra_info("socket")
+    # The kernel may give less (net.core.rmem_max); then bursts cost retransmissions, no more.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+
+
+def _explain(error: OSError, host: str, port: int) -> str:
+    where = f"UDP {host} port {port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use: stop the program that holds it, or choose another port"
+    if error.errno == errno.EACCES:
+        return f"{where} is not allowed for this user: choose a port above 1023, or give the right"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{where}: this machine has no such address; choose one of its own"
+    return f"{where} cannot be opened: {error.strerror or error}"

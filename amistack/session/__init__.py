@@ -1,0 +1,1 @@
+"""Who the peer is, and messages that nobody else can read or forge: EDHOC and OSCORE."""

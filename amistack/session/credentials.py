@@ -1,0 +1,199 @@
+"""Who a peer is: credentials, their identifiers, and our own authentication key.
+
+Spec    RFC 9528 3.5 (CRED_x, ID_CRED_x); RFC 8392 and 8747 (CCS with a confirmation key);
+        RFC 9360 (x5t)
+Gives   credentials by reference: a CWT Claims Set named by `kid`, a certificate named by `x5t`
+Raises  EdhocError on octets that are not such a credential; ConfigError where key and
+        credential of our own do not belong together
+Never   decides whether a credential is trusted; certificates are not validated here
+
+Credentials by value (x5chain, kccs) have no place on the wire yet: they would be further
+members of `IdCred`, decoded in `edhoc.messages`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import cbor2
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+from amistack.errors import ConfigError, EdhocError
+from amistack.session.cose import (
+    KID,
+    PrivateKey,
+    PublicKey,
+    cose_key,
+    encode_bytes,
+    is_p256,
+    public_key_from,
+)
+
+CREDENTIAL_SIZE_MAX: Final = 2048
+KID_SIZE_MAX: Final = 64
+SUBJECT_SIZE_MAX: Final = 256
+
+BAD_CREDENTIAL: Final = "bad credential"
+
+# COSE header parameters (RFC 9052 table 3, RFC 9360 table 1).
+HEADER_KID: Final = 4
+HEADER_X5T: Final = 34
+
+# COSE hash algorithms that an x5t may name (RFC 9054), and how much of the digest they keep.
+SHA_256_64: Final = -15
+SHA_256: Final = -16
+X5T_DIGEST_SIZES: Final[Mapping[int, int]] = {SHA_256_64: 8, SHA_256: 32}
+
+# CWT claims (RFC 8392 table 1, RFC 8747 7.1) and the confirmation method COSE_Key.
+CLAIM_SUB: Final = 2
+CLAIM_CNF: Final = 8
+CNF_COSE_KEY: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Kid:
+    """A credential named by its key identifier. On the wire only the value goes (3.5.3.2)."""
+
+    value: bytes
+
+    def __str__(self) -> str:
+        return f"kid {self.value.hex()}"
+
+    def encode_map(self) -> bytes:
+        """The ID_CRED_x map, as authenticated (RFC 9528 3.5.3)."""
+        return b"\xa1\x04" + encode_bytes(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class X5t:
+    """A certificate named by a digest over it (RFC 9360 2)."""
+
+    algorithm: int
+    digest: bytes
+
+    def __str__(self) -> str:
+        return f"x5t {self.algorithm} {self.digest.hex()}"
+
+    def encode_map(self) -> bytes:
+        """The ID_CRED_x map, as authenticated and as sent (RFC 9528 3.5.3)."""
+        return cbor2.dumps({HEADER_X5T: [self.algorithm, self.digest]})
+
+
+IdCred = Kid | X5t
+"""ID_CRED_x: what tells the peer which credential to look up. Proves nothing by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A credential as both parties must have it, to the octet (RFC 9528 3.5.2).
+
+    `octets` is CRED_x: one CBOR item, a map for a CCS, a byte string for a certificate.
+    """
+
+    id_cred: IdCred
+    octets: bytes
+    public_key: PublicKey
+
+    def __str__(self) -> str:
+        return str(self.id_cred)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticationKey:
+    """Our own private key, for static Diffie-Hellman or for signing, with its credential.
+
+    Raises ConfigError unless the two belong together.
+    """
+
+    private_key: PrivateKey
+    credential: Credential
+
+    def __post_init__(self) -> None:
+        if self.private_key.public_key() != self.credential.public_key:
+            raise ConfigError(f"the private key is not that of the credential, {self.credential}")
+
+
+def ccs_credential(kid: bytes, subject: str, public_key: PublicKey) -> Credential:
+    """A CWT Claims Set with subject and confirmation key, named by `kid`.
+
+    `{2: subject, 8: {1: COSE_Key}}` in the deterministic encoding, the layout of the
+    published trace (RFC 9529 3). Raises ConfigError for a key on a curve that is not ours,
+    or a kid or subject over KID_SIZE_MAX or SUBJECT_SIZE_MAX octets.
+    """
+    if len(kid) > KID_SIZE_MAX:
+        raise ConfigError(f"a kid of {len(kid)} octets, at most {KID_SIZE_MAX}")
+    if (size := len(subject.encode())) > SUBJECT_SIZE_MAX:
+        raise ConfigError(f"a subject of {size} octets, at most {SUBJECT_SIZE_MAX}")
+    try:
+        confirmation = cose_key(public_key, kid)
+    except ValueError as error:
+        raise ConfigError(f"{error}, so there is no credential for this key") from error
+    claims = {CLAIM_SUB: subject, CLAIM_CNF: {CNF_COSE_KEY: confirmation}}
+    return Credential(Kid(kid), cbor2.dumps(claims), public_key)
+
+
+def decode_ccs(octets: bytes) -> Credential:
+    """The credential that a stored CWT Claims Set is; its `kid` is the one in the COSE_Key.
+
+    The octets are kept as they are. Raises EdhocError unless they are one CBOR map with a
+    confirmation key of a kind that suites here use, and no more than CREDENTIAL_SIZE_MAX.
+    """
+    claims = _load_map(octets)
+    confirmation = claims.get(CLAIM_CNF)
+    if not isinstance(confirmation, Mapping):
+        raise EdhocError(BAD_CREDENTIAL, "no cnf claim with a map")
+    key = confirmation.get(CNF_COSE_KEY)
+    if not isinstance(key, Mapping):
+        raise EdhocError(BAD_CREDENTIAL, "no COSE_Key in the cnf claim")
+    kid = key.get(KID)
+    if not isinstance(kid, bytes) or len(kid) > KID_SIZE_MAX:
+        raise EdhocError(BAD_CREDENTIAL, f"no kid of at most {KID_SIZE_MAX} octets")
+    try:
+        return Credential(Kid(kid), bytes(octets), public_key_from(key))
+    except ValueError as error:
+        raise EdhocError(BAD_CREDENTIAL, str(error)) from error
+
+
+def x5t_credential(certificate: bytes, algorithm: int = SHA_256_64) -> Credential:
+    """A DER certificate, named by a digest over it; CRED_x is its byte string (3.5.2).
+
+    Raises EdhocError unless it parses and holds a key of a kind that suites here use.
+    The certificate's own signature and dates are the caller's to judge.
+    """
+    if (digest_size := X5T_DIGEST_SIZES.get(algorithm)) is None:
+        raise EdhocError(BAD_CREDENTIAL, f"x5t algorithm {algorithm}")
+    if len(certificate) > CREDENTIAL_SIZE_MAX:
+        raise EdhocError(BAD_CREDENTIAL, f"{len(certificate)} octets")
+    try:
+        public_key = x509.load_der_x509_certificate(certificate).public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise EdhocError(BAD_CREDENTIAL, f"not a usable certificate: {error}") from error
+    if not isinstance(public_key, EllipticCurvePublicKey | X25519PublicKey | Ed25519PublicKey):
+        raise EdhocError(BAD_CREDENTIAL, "a key that is not P-256, X25519 or Ed25519")
+    if isinstance(public_key, EllipticCurvePublicKey) and not is_p256(public_key):
+        raise EdhocError(BAD_CREDENTIAL, f"curve {public_key.curve.name}, expected P-256")
+    digest = hashlib.sha256(certificate).digest()[:digest_size]
+    return Credential(X5t(algorithm, digest), encode_bytes(certificate), public_key)
+
+
+def _load_map(octets: bytes) -> Mapping[object, object]:
+    if len(octets) > CREDENTIAL_SIZE_MAX:
+        raise EdhocError(BAD_CREDENTIAL, f"{len(octets)} octets, at most {CREDENTIAL_SIZE_MAX}")
+    try:
+        claims: object = cbor2.loads(octets)
+        again = cbor2.dumps(claims)
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise EdhocError(BAD_CREDENTIAL, "not CBOR") from error
+    # Octets after the item, an indefinite length or a repeated key would all be lost here.
+    if again != octets:
+        raise EdhocError(BAD_CREDENTIAL, "not one item in its shortest encoding")
+    if not isinstance(claims, Mapping):
+        raise EdhocError(BAD_CREDENTIAL, "not a map of claims")
+    return claims

@@ -1,0 +1,145 @@
+"""A security context: the keys two peers share, and what must never be used twice.
+
+Spec    RFC 8613 sections 3 and 5.2; 7.2.1 (at most 2^40 sequence numbers)
+Raises  SequenceExhausted when a block must be reserved first; LocalProtocolError at the end of
+        the number space and on parameters that are none
+Limit   identifiers of IDENTIFIER_SIZE_MAX octets, as the nonce has no room for more
+Never   stores, draws chance, or shows a key in its repr. What must outlive a crash, the bound of
+        the reserved numbers and the replay window, is the caller's to store before it counts
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cbor2
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+
+from amistack.errors import LocalProtocolError, SequenceExhausted
+from amistack.session.oscore.replay import ReplayWindow
+
+# COSE algorithm numbers (RFC 9053 section 4.2): AES-CCM, 2-octet length field, tag, key.
+AES_CCM_16_64_128: Final = 10
+AES_CCM_16_128_128: Final = 30
+
+TAG_SIZES: Final = {AES_CCM_16_64_128: 8, AES_CCM_16_128_128: 16}
+
+KEY_SIZE: Final = 16
+NONCE_SIZE: Final = 13
+IDENTIFIER_SIZE_MAX: Final = NONCE_SIZE - 6
+SEQUENCE_NUMBER_MAX: Final = (1 << 40) - 1
+
+
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+class SecurityContext:
+    """What one endpoint knows about one peer (RFC 8613 section 3.1).
+
+    Made by `derive`, or from stored fields by the constructor. `next_sequence_number` is the one
+    to be used next; `reserved_until` is the bound below which numbers may be used, and is stored
+    before they are. After a restart both are set to the stored bound.
+    """
+
+    sender_id: bytes
+    recipient_id: bytes
+    id_context: bytes | None
+    algorithm: int
+    sender_key: bytes
+    recipient_key: bytes
+    common_iv: bytes
+    replay_window: ReplayWindow
+    next_sequence_number: int = 0
+    reserved_until: int = 0
+
+    def __post_init__(self) -> None:
+        _check_parameters(self.sender_id, self.recipient_id, self.algorithm)
+        keys_fit = len(self.sender_key) == len(self.recipient_key) == KEY_SIZE
+        if not keys_fit or len(self.common_iv) != NONCE_SIZE:
+            raise LocalProtocolError("keys or common IV of a wrong size, expected 16, 16 and 13")
+        if not 0 <= self.next_sequence_number <= SEQUENCE_NUMBER_MAX + 1:
+            raise LocalProtocolError(
+                f"sequence number {self.next_sequence_number}, at most {SEQUENCE_NUMBER_MAX}"
+            )
+        if not 0 <= self.reserved_until <= SEQUENCE_NUMBER_MAX + 1:
+            raise LocalProtocolError(
+                f"numbers reserved until {self.reserved_until}, at most {SEQUENCE_NUMBER_MAX + 1}"
+            )
+
+    def __repr__(self) -> str:
+        id_context = None if self.id_context is None else self.id_context.hex()
+        return (
+            f"SecurityContext(sender_id={self.sender_id.hex()!r}, "
+            f"recipient_id={self.recipient_id.hex()!r}, id_context={id_context!r}, "
+            f"next_sequence_number={self.next_sequence_number}, "
+            f"reserved_until={self.reserved_until}, {self.replay_window!r})"
+        )
+
+    @classmethod
+    def derive(
+        cls,
+        *,
+        master_secret: bytes,
+        master_salt: bytes = b"",
+        sender_id: bytes,
+        recipient_id: bytes,
+        id_context: bytes | None = None,
+        algorithm: int = AES_CCM_16_64_128,
+    ) -> SecurityContext:
+        """The context that follows from a master secret (section 3.2.1), with HKDF SHA-256.
+
+        No sequence number is reserved yet. Raises LocalProtocolError on an empty secret,
+        identifiers that are too long or the same, and an algorithm we do not have.
+        """
+        _check_parameters(sender_id, recipient_id, algorithm)
+        if not master_secret:
+            raise LocalProtocolError("master secret of 0 octets, expected some")
+        extracted = HKDF.extract(hashes.SHA256(), master_salt, master_secret)
+
+        def expand(identifier: bytes, kind: str, size: int) -> bytes:
+            info = cbor2.dumps([identifier, id_context, algorithm, kind, size])
+            return HKDFExpand(hashes.SHA256(), size, info).derive(extracted)
+
+        return cls(
+            sender_id=sender_id,
+            recipient_id=recipient_id,
+            id_context=id_context,
+            algorithm=algorithm,
+            sender_key=expand(sender_id, "Key", KEY_SIZE),
+            recipient_key=expand(recipient_id, "Key", KEY_SIZE),
+            common_iv=expand(b"", "IV", NONCE_SIZE),
+            replay_window=ReplayWindow(),
+        )
+
+    def take_sequence_number(self) -> int:
+        """The next sender sequence number; it is used up, whatever happens to its message.
+
+        Raises SequenceExhausted when it is not reserved yet, and LocalProtocolError when all
+        2^40 are used up: then only new keys help.
+        """
+        number = self.next_sequence_number
+        if number >= self.reserved_until:
+            if number > SEQUENCE_NUMBER_MAX:
+                raise LocalProtocolError(
+                    f"sequence number {number}, at most {SEQUENCE_NUMBER_MAX}: new keys are needed"
+                )
+            raise SequenceExhausted(f"sequence numbers are reserved until {self.reserved_until}")
+        self.next_sequence_number = number + 1
+        return number
+
+    def reserve(self, until: int) -> None:
+        """Allow numbers below `until`, which the caller has stored. Never takes any back."""
+        self.reserved_until = max(self.reserved_until, min(until, SEQUENCE_NUMBER_MAX + 1))
+
+
+def _check_parameters(sender_id: bytes, recipient_id: bytes, algorithm: int) -> None:
+    if algorithm not in TAG_SIZES:
+        raise LocalProtocolError(f"AEAD algorithm {algorithm}, expected one of {list(TAG_SIZES)}")
+    for identifier in (sender_id, recipient_id):
+        if len(identifier) > IDENTIFIER_SIZE_MAX:
+            raise LocalProtocolError(
+                f"identifier of {len(identifier)} octets, at most {IDENTIFIER_SIZE_MAX}"
+            )
+    if sender_id == recipient_id:
+        # Both directions would have the same key and the same nonces (section 3.3).
+        raise LocalProtocolError(f"both identifiers are {sender_id.hex()!r}, expected two")

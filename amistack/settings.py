@@ -1,0 +1,113 @@
+"""Read a program's settings from TOML into frozen dataclasses, strictly.
+
+A dataclass is a table; its fields are the keys, their types what is accepted, their defaults what
+holds where a key is absent. A nested dataclass is a table in the table.
+
+Gives   the value, with relative paths made relative to the file's own folder
+Raises  ConfigError, one line: the file, the key, what was seen and what was expected
+Never   reads the environment, or guesses: a key that is not known is refused
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from amistack.errors import ConfigError
+
+T = TypeVar("T")
+
+FILE_SIZE_MAX: Final = 1 << 20
+_KINDS: Final[dict[type, str]] = {
+    str: "a text in quotes",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    Path: "a path in quotes",
+}
+
+
+def load(path: Path, settings: type[T]) -> T:
+    """The settings that the TOML file at `path` holds, as a `settings` dataclass.
+
+    Raises ConfigError where the file cannot be read, is not TOML, or has a key, a type or a value
+    that does not belong there.
+    """
+    try:
+        if path.stat().st_size > FILE_SIZE_MAX:
+            raise ConfigError(f"{path} is larger than {FILE_SIZE_MAX} octets, not a settings file")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file in UTF-8") from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    return build(table, settings, file=path)
+
+
+def build(table: Mapping[str, object], settings: type[T], *, file: Path) -> T:
+    """The same from a table that is read already; `file` is for messages and relative paths."""
+    return typing.cast("T", _table(table, settings, file, ""))
+
+
+def _table(table: Mapping[str, object], settings: type[Any], file: Path, where: str) -> object:
+    hints = typing.get_type_hints(settings)
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    for key in table:
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(fields)}"
+            raise ConfigError(f"{file}: {where}{key} is not a setting; {hint}")
+    values: dict[str, object] = {}
+    for name, field in fields.items():
+        if name in table:
+            values[name] = _value(table[name], hints[name], file, f"{where}{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            inner = hints[name]
+            if dataclasses.is_dataclass(inner):
+                # An absent table may still be complete; if not, its own key is named.
+                values[name] = _table({}, typing.cast("type[Any]", inner), file, f"{where}{name}.")
+            else:
+                raise ConfigError(f"{file}: {where}{name} is missing; expected {_kind(inner)}")
+    try:
+        return settings(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {where}{error}") from None
+
+
+def _value(value: object, hint: Any, file: Path, where: str) -> object:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{file}: {where} is {value!r}, expected a table [{where}]")
+        return _table(value, typing.cast("type[Any]", hint), file, f"{where}.")
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        inner = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+        return _value(value, inner, file, where)
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        if not isinstance(value, list):
+            raise ConfigError(f"{file}: {where} is {value!r}, expected a list")
+        return tuple(_value(one, item, file, f"{where}[{i}]") for i, one in enumerate(value))
+    if hint is Path and isinstance(value, str) and value:
+        return file.parent / Path(value).expanduser()
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    # bool is an int to Python, but `true` is no whole number to a person.
+    if type(value) is hint:
+        return value
+    raise ConfigError(f"{file}: {where} is {value!r}, expected {_kind(hint)}")
+
+
+def _kind(hint: Any) -> str:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return _kind(typing.get_args(hint)[0])
+    return _KINDS.get(hint, str(hint))

@@ -1,0 +1,601 @@
+"""CoAP under OSCORE under EDHOC, composed into one machine for all peers of a socket.
+
+Spec    RFC 7252, RFC 8613, RFC 9528 and its appendix A; docs/ARCHITECTURE.md
+In      commands, `receive_datagram`, `handle_timer`
+Out     `data_to_send`, `events`, `next_timer`: collect all three after every call in
+Raises  LocalProtocolError and TableFull on commands; nothing on what a peer sends: that is
+        answered as the RFCs say and counted by reason in `refused`
+Limit   the endpoint's and the desk's; HELD_MAX messages of a session that wait for numbers
+Never   answers anything in the clear but EDHOC and /.well-known/core; uses a sender sequence number
+        that is not said to be durable; answers under a request's nonce unless told that the
+        request's Partial IV is durable
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NewType
+
+from amistack.coap.codes import Code
+from amistack.coap.endpoint import (
+    Endpoint,
+    ExchangeId,
+    Limits,
+    RequestReceived,
+    ResponseReceived,
+)
+from amistack.coap.endpoint import RequestFailed as ExchangeFailed
+from amistack.coap.endpoint import RequestId as ExchangeRequestId
+from amistack.coap.message import Message
+from amistack.coap.options import OptionNumber, check_options
+from amistack.coap.timing import Timing
+from amistack.errors import (
+    CoapError,
+    EdhocError,
+    LocalProtocolError,
+    OscoreError,
+    SequenceExhausted,
+    TableFull,
+)
+from amistack.machine import Peer
+from amistack.session.credentials import AuthenticationKey, Credential, IdCred, Kid
+from amistack.session.edhoc import OscoreParameters
+from amistack.session.handshakes import (
+    WELL_KNOWN_EDHOC,
+    Approach,
+    CredentialWanted,
+    Desk,
+    Entropy,
+    HandshakeId,
+    SessionProposed,
+)
+from amistack.session.oscore import (
+    ContextTable,
+    RequestBinding,
+    SecurityContext,
+    find_kid,
+    protect_request,
+    protect_response,
+    unprotect_request,
+    unprotect_response,
+)
+
+WELL_KNOWN_CORE: Final = ".well-known/core"
+CONTENT_FORMAT_LINK: Final = 40
+CONTEXT_NOT_FOUND: Final = b"Security context not found"
+
+SEQUENCE_BLOCK: Final = 64
+"""Sender sequence numbers reserved at a time."""
+SEQUENCE_LOW: Final = 16
+"""With fewer left the next block is asked for, ahead of need."""
+HELD_MAX: Final = 32
+
+RequestId = NewType("RequestId", int)
+"""One request of ours, from `request` to the event that ends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecureRequest:
+    """An authentic, fresh request. Commit `window` with what it brings, then `respond`."""
+
+    exchange: ExchangeId
+    identity: bytes
+    recipient_id: bytes
+    peer: Peer
+    message: Message
+    window: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SecureResponse:
+    """The authentic response to a request of ours. No further event names the request."""
+
+    request: RequestId
+    identity: bytes
+    peer: Peer
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """A request of ours ends without an authentic response; `code` is an unprotected answer's.
+
+    An unprotected answer proves nothing: it is a hint, at most.
+    """
+
+    request: RequestId
+    identity: bytes
+    reason: str
+    code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeFailed:
+    """A handshake that we began ends without a session."""
+
+    peer: Peer
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NumbersWanted:
+    """Make it durable that numbers below `until` may be used, then `numbers_reserved`."""
+
+    identity: bytes
+    recipient_id: bytes
+    until: int
+
+
+Event = (
+    SecureRequest
+    | SecureResponse
+    | RequestFailed
+    | CredentialWanted
+    | SessionProposed
+    | HandshakeFailed
+    | NumbersWanted
+)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A protected request of ours that waits for its response."""
+
+    request: RequestId
+    identity: bytes
+    context: SecurityContext
+    binding: RequestBinding
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A message that may have to wait for sequence numbers; `request` if it is one of ours."""
+
+    send: Callable[[float], None]
+    request: RequestId | None = None
+    identity: bytes = b""
+
+
+@dataclass(slots=True)
+class _Approaching:
+    """A handshake of ours that waits for the responder."""
+
+    approach: Approach
+    peer: Peer
+
+
+class Stack:
+    """All the layers of one socket, for a head-end (many sessions) or a meter (one)."""
+
+    def __init__(
+        self,
+        *,
+        key: AuthenticationKey,
+        entropy: Entropy,
+        dice: random.Random,
+        describe: Callable[[Sequence[str]], bytes],
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+        is_responder: bool = True,
+    ) -> None:
+        """`describe` gives the /.well-known/core document for the queries of a request.
+
+        Without `is_responder` a handshake that a peer begins is refused.
+        """
+        self._key = key
+        self._entropy = entropy
+        self._describe = describe
+        self._endpoint = Endpoint(dice=dice, timing=timing, limits=limits)
+        self._contexts = ContextTable()
+        self._desk = Desk(key, entropy=entropy, is_taken=self._is_taken)
+        self._is_responder = is_responder
+        self._refused: Counter[str] = Counter()
+
+        self._identities: dict[bytes, bytes] = {}  # recipient id to identity
+        self._sessions: dict[bytes, SecurityContext] = {}  # identity to context
+        self._wanting: dict[bytes, int] = {}  # recipient id to the bound asked for
+        self._held: dict[bytes, deque[_Held]] = {}
+
+        self._exchanges: dict[ExchangeId, tuple[SecurityContext, RequestBinding]] = {}
+        self._handshake_exchanges: dict[HandshakeId, ExchangeId] = {}
+        self._asked: dict[ExchangeRequestId, _Asked] = {}
+        self._under_way: dict[RequestId, ExchangeRequestId | None] = {}
+        self._approaches: dict[ExchangeRequestId, _Approaching] = {}
+        self._proposed: dict[HandshakeId, _Approaching] = {}
+        self._next_id = 0
+        self._events: list[Event] = []
+
+    # Commands from above: sessions
+
+    def connect(self, peer: Peer, trusted: Sequence[Credential], *, c_i: bytes, now: float) -> None:
+        """Begin a handshake with the responder at `peer`, who must own one of `trusted`.
+
+        SessionProposed or HandshakeFailed follows.
+        """
+        approach = Approach(self._key, trusted, c_i=c_i, entropy=self._entropy)
+        self._advance(_Approaching(approach, peer), approach.first_message(), now=now)
+
+    def provide_credential(
+        self, wanted: CredentialWanted, credential: Credential | None, *, now: float
+    ) -> None:
+        """Answer CredentialWanted: what belongs to that name, or None for nobody."""
+        exchange = self._handshake_exchanges.pop(wanted.handshake)
+        outcome = self._desk.provide_credential(wanted.handshake, credential, wanted.peer)
+        if isinstance(outcome, Message):
+            self._endpoint.respond(exchange, outcome, now=now)
+        else:
+            self._handshake_exchanges[wanted.handshake] = exchange
+            self._events.append(outcome)
+
+    def accept_session(
+        self, proposed: SessionProposed, identity: bytes, *, reserved_until: int, now: float
+    ) -> SecurityContext:
+        """Answer SessionProposed: its keys are durable, with numbers below `reserved_until`.
+
+        The session takes the place of an earlier one of that identity.
+        """
+        approaching = self._proposed.pop(proposed.handshake, None)
+        context = context_of(proposed.parameters)
+        context.reserve(reserved_until)
+        self.add_session(identity, context)
+        if approaching is None:
+            exchange = self._handshake_exchanges.pop(proposed.handshake)
+            _, answer = self._desk.conclude(proposed.handshake)
+            self._endpoint.respond(exchange, answer, now=now)
+        return context
+
+    def reject_session(self, proposed: SessionProposed, *, retry_after: int, now: float) -> None:
+        """Answer SessionProposed: it could not be made durable; the peer may come again."""
+        if self._proposed.pop(proposed.handshake, None) is None:
+            exchange = self._handshake_exchanges.pop(proposed.handshake)
+            answer = self._desk.give_up(proposed.handshake, retry_after=retry_after)
+            self._endpoint.respond(exchange, answer, now=now)
+
+    def add_session(self, identity: bytes, context: SecurityContext) -> None:
+        """Use `context` with that identity from now on, in place of an earlier one."""
+        self.remove_session(identity)
+        self._contexts.add(context)
+        self._identities[context.recipient_id] = identity
+        self._sessions[identity] = context
+
+    def remove_session(self, identity: bytes) -> None:
+        """Forget the session of that identity, if there is one; its messages are refused."""
+        context = self._sessions.pop(identity, None)
+        if context is None:
+            return
+        self._contexts.remove(context)
+        del self._identities[context.recipient_id]
+        self._wanting.pop(context.recipient_id, None)
+        for held in self._held.pop(context.recipient_id, ()):
+            self._drop(held, "session ended")
+
+    def session_of(self, identity: bytes) -> SecurityContext | None:
+        """The security context in use with that identity, or None."""
+        return self._sessions.get(identity)
+
+    def numbers_reserved(self, recipient_id: bytes, until: int, *, now: float) -> None:
+        """Answer NumbersWanted: it is durable. What was held for want of numbers goes out."""
+        identity = self._identities.get(recipient_id)
+        if identity is None:
+            return  # The session was replaced meanwhile.
+        self._wanting.pop(recipient_id, None)
+        self._sessions[identity].reserve(until)
+        held = self._held.pop(recipient_id, None)
+        while held:
+            one = held.popleft()
+            try:
+                one.send(now)
+            except (LocalProtocolError, TableFull) as error:
+                self._drop(one, str(error))
+
+    # Commands from above: messages
+
+    def request(
+        self,
+        identity: bytes,
+        message: Message,
+        peer: Peer,
+        *,
+        now: float,
+        response_wait: float | None = None,
+    ) -> RequestId:
+        """Send a protected request. SecureResponse or RequestFailed follows, unless cancelled.
+
+        `response_wait`: s to wait for a response after the acknowledgement.
+        Raises LocalProtocolError without a session, TableFull at a bound.
+        """
+        context = self._sessions.get(identity)
+        if context is None:
+            raise LocalProtocolError(f"no session with {identity.hex()}")
+        self._next_id += 1
+        request = RequestId(self._next_id)
+        self._under_way[request] = None
+
+        def send(now: float) -> None:
+            if request not in self._under_way:
+                return  # Cancelled while it was held.
+            protected, binding = protect_request(context, message)
+            exchange = self._endpoint.request(protected, peer, now=now, response_wait=response_wait)
+            self._under_way[request] = exchange
+            self._asked[exchange] = _Asked(request, identity, context, binding)
+
+        try:
+            self._with_numbers(context, _Held(send, request, identity), now=now)
+        except (LocalProtocolError, TableFull):
+            del self._under_way[request]
+            raise
+        return request
+
+    def cancel(self, request: RequestId, *, now: float) -> None:
+        """Forget a request: no event names it any more. One that is over already is no error."""
+        exchange = self._under_way.pop(request, None)
+        if exchange is not None:
+            self._asked.pop(exchange, None)
+            self._endpoint.cancel(exchange, now=now)
+
+    def respond(
+        self, exchange: ExchangeId, message: Message, *, is_durable: bool, now: float
+    ) -> None:
+        """Answer a SecureRequest.
+
+        `is_durable` says that its replay window is committed: only then the answer may go under
+        the request's nonce. Otherwise it takes a number of our own. Raises LocalProtocolError when
+        the exchange is unknown or answered already.
+        """
+        entry = self._exchanges.pop(exchange, None)
+        if entry is None:
+            raise LocalProtocolError(f"exchange {exchange} is unknown or answered already")
+        context, binding = entry
+
+        def send(now: float) -> None:
+            protected = protect_response(context, message, binding, own_partial_iv=not is_durable)
+            self._endpoint.respond(exchange, protected, now=now)
+
+        if is_durable:
+            send(now)
+        else:
+            self._with_numbers(context, _Held(send), now=now)
+
+    # Inputs from below.
+
+    def receive_datagram(self, data: bytes, peer: Peer, *, now: float) -> None:
+        """Take one datagram. Never raises on bad data."""
+        self._endpoint.receive_datagram(data, peer, now=now)
+        self._turn(now)
+
+    def handle_timer(self, *, now: float) -> None:
+        """Act on whatever is due. Calling early, late or twice is harmless."""
+        self._endpoint.handle_timer(now=now)
+        self._turn(now)
+
+    # Outputs, for the driver to collect.
+
+    def data_to_send(self) -> list[tuple[Peer, bytes]]:
+        """Datagrams and where they go, in order. Each is handed over once."""
+        return self._endpoint.data_to_send()
+
+    def events(self) -> list[Event]:
+        """What happened, oldest first. Each is handed over once."""
+        events, self._events = self._events, []
+        return events
+
+    def next_timer(self) -> float | None:
+        """When to call `handle_timer`, or None for not until something else happens."""
+        return self._endpoint.next_timer()
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """What was refused since the start, by `layer: reason`."""
+        layers = (
+            ("coap", self._endpoint.refused),
+            ("edhoc", self._desk.refused),
+            ("session", self._refused),
+        )
+        return {
+            f"{layer}: {reason}": count
+            for layer, counter in layers
+            for reason, count in counter.items()
+        }
+
+    @property
+    def depths(self) -> dict[str, tuple[int, int]]:
+        """Each bounded table's name, its present depth and its bound."""
+        return {**self._endpoint.depths, "handshakes under way": self._desk.depth}
+
+    # From the endpoint's events to ours
+
+    def _turn(self, now: float) -> None:
+        for event in self._endpoint.events():
+            match event:
+                case RequestReceived():
+                    self._receive_request(event, now)
+                case ResponseReceived():
+                    self._receive_response(event, now)
+                case ExchangeFailed():
+                    self._receive_failure(event)
+
+    def _receive_request(self, event: RequestReceived, now: float) -> None:
+        message = event.message
+        if message.option(OptionNumber.OSCORE) is not None:
+            self._receive_protected(event, now)
+            return
+        try:
+            path = message.path
+        except CoapError as error:
+            self._refuse_in_clear(event, error.reason, Code.BAD_REQUEST, now)
+            return
+        if path == WELL_KNOWN_EDHOC and self._is_responder:
+            outcome = self._desk.receive(message, event.peer, now=now)
+            if isinstance(outcome, Message):
+                self._endpoint.respond(event.exchange, outcome, now=now)
+            else:
+                self._handshake_exchanges[outcome.handshake] = event.exchange
+                self._events.append(outcome)
+        elif path == WELL_KNOWN_CORE:
+            self._endpoint.respond(event.exchange, self._core(message), now=now)
+        else:
+            self._refuse_in_clear(event, "not protected", Code.UNAUTHORIZED, now)
+
+    def _core(self, message: Message) -> Message:
+        if message.code != Code.GET:
+            return Message.response(Code.METHOD_NOT_ALLOWED)
+        accept = message.uint_option(OptionNumber.ACCEPT)
+        if accept not in (None, CONTENT_FORMAT_LINK):
+            return Message.response(Code.NOT_ACCEPTABLE)
+        queries = message.option_values(OptionNumber.URI_QUERY)
+        document = self._describe([query.decode(errors="replace") for query in queries])
+        return Message.response(Code.CONTENT, payload=document, content_format=CONTENT_FORMAT_LINK)
+
+    def _receive_protected(self, event: RequestReceived, now: float) -> None:
+        try:
+            kid, kid_context = find_kid(event.message)
+            context = self._contexts.find(kid, kid_context)
+            if context is None:
+                raise OscoreError(
+                    "security context not found", f"kid {kid.hex()!r}", code=Code.UNAUTHORIZED
+                )
+            inner, binding = unprotect_request(context, event.message)
+        except OscoreError as error:
+            self._refuse_in_clear(event, error.reason, error.code, now)
+            return
+        self._exchanges[event.exchange] = (context, binding)
+        try:
+            check_options(inner.options)
+        except CoapError as error:
+            self._refused[error.reason] += 1
+            answer = Message.response(Code.BAD_OPTION, payload=error.detail.encode())
+            self.respond(event.exchange, answer, is_durable=False, now=now)
+            return
+        self._events.append(
+            SecureRequest(
+                event.exchange,
+                self._identities[context.recipient_id],
+                context.recipient_id,
+                event.peer,
+                inner,
+                context.replay_window.state,
+            )
+        )
+
+    def _refuse_in_clear(self, event: RequestReceived, reason: str, code: int, now: float) -> None:
+        """Answer as RFC 8613 section 8.2 says: unprotected, and not to be kept by anyone."""
+        self._refused[reason] += 1
+        answer = Message.response(code, payload=reason.encode(), max_age=0)
+        self._endpoint.respond(event.exchange, answer, now=now)
+
+    def _receive_response(self, event: ResponseReceived, now: float) -> None:
+        approaching = self._approaches.pop(event.request, None)
+        if approaching is not None:
+            self._receive_handshake_response(approaching, event.message, now)
+            return
+        asked = self._asked.pop(event.request)
+        del self._under_way[asked.request]
+        if event.message.option(OptionNumber.OSCORE) is None:
+            self._refused["response not protected"] += 1
+            self._events.append(
+                RequestFailed(
+                    asked.request, asked.identity, "response not protected", event.message.code
+                )
+            )
+            return
+        try:
+            inner = unprotect_response(asked.context, event.message, asked.binding)
+            check_options(inner.options)
+        except (OscoreError, CoapError) as error:
+            self._refused[f"response: {error.reason}"] += 1
+            self._events.append(RequestFailed(asked.request, asked.identity, error.reason))
+            return
+        self._events.append(SecureResponse(asked.request, asked.identity, event.peer, inner))
+
+    def _receive_failure(self, event: ExchangeFailed) -> None:
+        approaching = self._approaches.pop(event.request, None)
+        if approaching is not None:
+            self._events.append(HandshakeFailed(event.peer, event.failure.value))
+            return
+        asked = self._asked.pop(event.request)
+        del self._under_way[asked.request]
+        self._events.append(RequestFailed(asked.request, asked.identity, event.failure.value))
+
+    # Handshakes of ours
+
+    def _advance(self, approaching: _Approaching, message: Message, *, now: float) -> None:
+        exchange = self._endpoint.request(message, approaching.peer, now=now)
+        self._approaches[exchange] = approaching
+
+    def _receive_handshake_response(
+        self, approaching: _Approaching, response: Message, now: float
+    ) -> None:
+        try:
+            outcome = approaching.approach.receive(response)
+        except EdhocError as error:
+            self._refused[f"handshake: {error.reason}"] += 1
+            self._events.append(HandshakeFailed(approaching.peer, error.reason, error.detail))
+            return
+        if isinstance(outcome, Message):
+            self._advance(approaching, outcome, now=now)
+            return
+        self._next_id += 1
+        # Below zero: never one of the desk's.
+        handshake = HandshakeId(-self._next_id)
+        self._proposed[handshake] = approaching
+        self._events.append(
+            SessionProposed(handshake, approaching.peer, approaching.approach.id_cred, outcome)
+        )
+
+    # Sender sequence numbers
+
+    def _with_numbers(self, context: SecurityContext, one: _Held, *, now: float) -> None:
+        """Send now, or when the next block of numbers is durable."""
+        held = self._held.get(context.recipient_id)
+        try:
+            if held:
+                raise SequenceExhausted("others wait already")  # Order is kept.
+            one.send(now)
+        except SequenceExhausted:
+            if self._contexts.find(context.recipient_id, context.id_context) is not context:
+                self._drop(one, "session ended")
+                return
+            held = self._held.setdefault(context.recipient_id, deque())
+            if len(held) >= HELD_MAX:
+                raise TableFull(f"{HELD_MAX} messages wait for numbers already") from None
+            held.append(one)
+        self._want_numbers(context)
+
+    def _drop(self, held: _Held, reason: str) -> None:
+        """Give up a message that waits for numbers; a request of ours is told so."""
+        self._refused["dropped while waiting for sequence numbers"] += 1
+        if held.request is not None and held.request in self._under_way:
+            del self._under_way[held.request]
+            self._events.append(RequestFailed(held.request, held.identity, reason))
+
+    def _want_numbers(self, context: SecurityContext) -> None:
+        recipient_id = context.recipient_id
+        left = context.reserved_until - context.next_sequence_number
+        identity = self._identities.get(recipient_id)
+        if left >= SEQUENCE_LOW or recipient_id in self._wanting or identity is None:
+            return
+        until = context.reserved_until + SEQUENCE_BLOCK
+        self._wanting[recipient_id] = until
+        self._events.append(NumbersWanted(identity, recipient_id, until))
+
+    def _is_taken(self, recipient_id: bytes) -> bool:
+        return recipient_id in self._identities
+
+
+def context_of(parameters: OscoreParameters) -> SecurityContext:
+    """The security context that follows from a handshake (RFC 9528 appendix A.1)."""
+    return SecurityContext.derive(
+        master_secret=parameters.master_secret,
+        master_salt=parameters.master_salt,
+        sender_id=parameters.sender_id,
+        recipient_id=parameters.recipient_id,
+    )
+
+
+def name_of(id_cred: IdCred) -> bytes:
+    """The name by which a credential is looked up: the `kid`, or the certificate's digest."""
+    return id_cred.value if isinstance(id_cred, Kid) else id_cred.digest

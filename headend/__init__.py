@@ -1,0 +1,1 @@
+"""The head-end server: octets to stored records, and wishes to answered commands."""

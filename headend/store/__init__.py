@@ -1,0 +1,1 @@
+"""Where the head-end keeps things: one interface, each backend beside it."""

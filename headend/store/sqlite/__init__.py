@@ -1,0 +1,5 @@
+"""The embedded store: one SQLite file, one writer that commits in groups, one reader beside it."""
+
+from headend.store.sqlite.store import SqliteStore
+
+__all__ = ["SqliteStore"]

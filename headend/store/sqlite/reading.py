@@ -1,0 +1,215 @@
+"""Each kind of read, as SQL. Called on the reader's own thread and connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from amistack.identifiers import Eui64
+from headend.domain.meters import (
+    ChannelRecord,
+    Location,
+    Meter,
+    MeterState,
+    RegistrationRecord,
+    StoredSession,
+)
+from headend.domain.readings import BlockFlag, DayBlock, LogRecord, OnDemandRead, ReadResult
+from headend.store.interface import Counts, MeterOverview, StoredBlock
+
+Row = tuple[Any, ...]
+"""A row as SQLite gives it; the DDL of the STRICT tables is its type."""
+
+_OVERVIEW = """
+SELECT m.meter, m.public_key, m.state, m.enrolled_at,
+  EXISTS (SELECT 1 FROM session s WHERE s.meter = m.meter),
+  l.path, l.confirmed_at,
+  g.registered_at, g.reason, g.software, g.model_version, g.channel_set, g.standard_offset_min,
+  (SELECT max(day) FROM report p WHERE p.meter = m.meter),
+  (SELECT count(*) FROM report p WHERE p.meter = m.meter)
+FROM meter m LEFT JOIN location l ON l.meter = m.meter LEFT JOIN registration g ON g.meter = m.meter
+"""
+
+_BLOCK = """
+SELECT b.meter, b.channel, b.day, b.channel_set, b.interval_s, b.opening, b.advance, b.packed,
+  b.qualities, b.flags, c.reading_type, c.register_type, c.multiplier, c.unit, c.interval_s,
+  p.received_ms, p.method, p.path
+FROM day_block b
+JOIN channel c ON c.meter = b.meter AND c.channel_set = b.channel_set AND c.channel = b.channel
+JOIN report p ON p.meter = b.meter AND p.day = b.day
+"""
+
+
+def meters(
+    connection: sqlite3.Connection, after: Eui64 | None, limit: int
+) -> Sequence[MeterOverview]:
+    """See `Store.meters`."""
+    rows = connection.execute(
+        f"{_OVERVIEW} WHERE m.meter > ? ORDER BY m.meter LIMIT ?", (after or b"", limit)
+    ).fetchall()
+    return [_overview(connection, row) for row in rows]
+
+
+def find_overview(connection: sqlite3.Connection, meter: Eui64) -> MeterOverview | None:
+    """See `Store.find_overview`."""
+    row = connection.execute(f"{_OVERVIEW} WHERE m.meter = ?", (meter,)).fetchone()
+    return None if row is None else _overview(connection, row)
+
+
+def _overview(connection: sqlite3.Connection, row: Row) -> MeterOverview:
+    meter, public_key, state, enrolled_at, is_secured, path, confirmed_at = row[:7]
+    declared = row[7:13]
+    newest_day, report_count = row[13:]
+    record: RegistrationRecord | None = None
+    if declared[0] is not None:
+        channels = _channels(connection, meter, channel_set=declared[4])
+        record = RegistrationRecord(meter, *declared, channels)
+    return MeterOverview(
+        Meter(meter, public_key, MeterState(state), enrolled_at),
+        bool(is_secured),
+        None if path is None else Location(meter, path, confirmed_at),
+        record,
+        newest_day,
+        report_count,
+    )
+
+
+def _channels(
+    connection: sqlite3.Connection, meter: Eui64, *, channel_set: int
+) -> tuple[ChannelRecord, ...]:
+    rows = connection.execute(
+        "SELECT channel, reading_type, register_type, multiplier, unit, interval_s FROM channel "
+        "WHERE meter = ? AND channel_set = ? ORDER BY channel",
+        (meter, channel_set),
+    )
+    return tuple(ChannelRecord(*row) for row in rows)
+
+
+def find_meter(connection: sqlite3.Connection, meter: Eui64) -> Meter | None:
+    """See `Store.find_meter`."""
+    row = connection.execute("SELECT * FROM meter WHERE meter = ?", (meter,)).fetchone()
+    return None if row is None else Meter(row[0], row[1], MeterState(row[2]), row[3])
+
+
+def sessions(connection: sqlite3.Connection) -> list[StoredSession]:
+    """See `Store.sessions`."""
+    return [
+        StoredSession(
+            meter,
+            recipient_id,
+            sender_id,
+            master_secret,
+            master_salt,
+            algorithm,
+            reserved_until,
+            (base, int.from_bytes(bitmap, "big")),
+            established_at,
+        )
+        for (
+            meter,
+            recipient_id,
+            sender_id,
+            master_secret,
+            master_salt,
+            algorithm,
+            reserved_until,
+            base,
+            bitmap,
+            established_at,
+        ) in connection.execute("SELECT * FROM session")
+    ]
+
+
+def locations(connection: sqlite3.Connection) -> list[Location]:
+    """See `Store.locations`."""
+    return [Location(*row) for row in connection.execute("SELECT * FROM location")]
+
+
+def channel_sets(connection: sqlite3.Connection) -> list[tuple[Eui64, int, ChannelRecord]]:
+    """See `Store.channel_sets`."""
+    rows = connection.execute("SELECT * FROM channel")
+    return [(meter, channel_set, ChannelRecord(*rest)) for meter, channel_set, *rest in rows]
+
+
+def offsets(connection: sqlite3.Connection) -> list[tuple[Eui64, int]]:
+    """See `Store.offsets`."""
+    return connection.execute("SELECT meter, standard_offset_min FROM registration").fetchall()
+
+
+def blocks(
+    connection: sqlite3.Connection, meter: Eui64, first_day: int, last_day: int
+) -> list[StoredBlock]:
+    """See `Store.blocks`."""
+    rows = connection.execute(
+        f"{_BLOCK} WHERE b.meter = ? AND b.day BETWEEN ? AND ? ORDER BY b.channel, b.day",
+        (meter, first_day, last_day),
+    )
+    return [_block(row) for row in rows]
+
+
+def blocks_of_day(connection: sqlite3.Connection, day: int) -> list[StoredBlock]:
+    """See `Store.blocks_of_day`."""
+    rows = connection.execute(f"{_BLOCK} WHERE p.day = ? ORDER BY b.meter, b.channel", (day,))
+    return [_block(row) for row in rows]
+
+
+def _block(row: Row) -> StoredBlock:
+    return StoredBlock(
+        DayBlock(*row[:9], BlockFlag(row[9])), ChannelRecord(row[1], *row[10:15]), *row[15:]
+    )
+
+
+def log_entries(connection: sqlite3.Connection, meter: Eui64, limit: int) -> list[LogRecord]:
+    """See `Store.log_entries`."""
+    rows = connection.execute(
+        "SELECT meter, sequence, at, event_type, detail FROM log_entry WHERE meter = ? "
+        "ORDER BY sequence DESC LIMIT ?",
+        (meter, limit),
+    )
+    return [LogRecord(*row) for row in rows]
+
+
+def reads(connection: sqlite3.Connection, meter: Eui64 | None, limit: int) -> list[OnDemandRead]:
+    """See `Store.reads`."""
+    where = "" if meter is None else "WHERE meter = ?"
+    arguments = (limit,) if meter is None else (meter, limit)
+    rows = connection.execute(
+        f"SELECT * FROM on_demand_read {where} ORDER BY asked_ms DESC LIMIT ?", arguments
+    )
+    return [_read(row) for row in rows]
+
+
+def find_read(connection: sqlite3.Connection, identifier: bytes) -> OnDemandRead | None:
+    """See `Store.find_read`."""
+    row = connection.execute(
+        "SELECT * FROM on_demand_read WHERE identifier = ?", (identifier,)
+    ).fetchone()
+    return None if row is None else _read(row)
+
+
+def _read(row: Row) -> OnDemandRead:
+    identifier, meter, asked_ms, answered_ms, result, path, answer = row
+    return OnDemandRead(identifier, meter, asked_ms, ReadResult(result), answered_ms, path, answer)
+
+
+def counts(connection: sqlite3.Connection, days: Sequence[int]) -> Counts:
+    """See `Store.counts`."""
+
+    def one(sql: str, *arguments: object) -> int:
+        (number,) = connection.execute(f"SELECT count(*) FROM {sql}", arguments).fetchone()
+        assert isinstance(number, int)
+        return number
+
+    return Counts(
+        meters=one("meter"),
+        secured=one("session"),
+        registered=one("registration"),
+        reports=one("report"),
+        reports_of_day={day: one("report WHERE day = ?", day) for day in days},
+        blocks=one("day_block"),
+        log_entries=one("log_entry"),
+        quarantined=one("quarantine"),
+        reads_asked=one("on_demand_read"),
+        reads_answered=one("on_demand_read WHERE result = ?", int(ReadResult.ANSWERED)),
+    )

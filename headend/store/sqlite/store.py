@@ -1,0 +1,215 @@
+"""The embedded store: one SQLite file, one writer that commits in groups, one reader beside it.
+
+Gives   `Store` (headend/store/interface.py); a commit is flushed to disk before its outcome is told
+Raises  StoreUnusable from `open`; StoreBusy from `submit`
+Limit   QUEUE_MAX writes wait; GROUP_MAX go into one transaction
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from amistack.errors import StoreBusy, StoreError
+from amistack.identifiers import Eui64
+from headend.domain.meters import ChannelRecord, Location, Meter, StoredSession
+from headend.domain.readings import LogRecord, OnDemandRead
+from headend.store.interface import (
+    QUEUE_MAX,
+    Counts,
+    MeterOverview,
+    Outcome,
+    StoredBlock,
+    Write,
+)
+from headend.store.sqlite import reading
+from headend.store.sqlite.schema import connect, connect_readonly
+from headend.store.sqlite.writing import apply
+
+GROUP_MAX: Final = 1_000
+"""Writes in one transaction: enough to share its flush, few enough to keep the wait short."""
+
+T = TypeVar("T")
+_Submission = tuple[Write, Callable[[Outcome], None]]
+
+
+class SqliteStore:
+    """A `Store` in one file. Make it with `open`, on a running event loop."""
+
+    def __init__(self, writing: sqlite3.Connection, reading_: sqlite3.Connection) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._writing = writing
+        self._reading = reading_
+        # One thread: SQLite connections are used by one at a time, and order stays plain.
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
+        self._queue: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
+        self._depth = 0
+        self._is_closed = False
+        self._writer = threading.Thread(target=self._write, name="store-writer", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def open(cls, path: Path) -> SqliteStore:
+        """The store in the file at `path`, made if it is not there. Raises StoreUnusable."""
+        writing = connect(path)
+        return cls(writing, connect_readonly(path))
+
+    # Writing
+
+    def submit(self, write: Write, done: Callable[[Outcome], None]) -> None:
+        """See `Store.submit`."""
+        if self._is_closed:
+            raise StoreBusy("the store is closing")
+        if self._depth >= QUEUE_MAX:
+            raise StoreBusy(f"{QUEUE_MAX} writes wait already")
+        self._depth += 1
+        self._queue.put((write, done))
+
+    async def commit(self, write: Write) -> Outcome:
+        """See `Store.commit`."""
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+
+        def done(outcome: Outcome) -> None:
+            if not future.cancelled():
+                future.set_result(outcome)
+
+        self.submit(write, done)
+        outcome = await future
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
+
+    @property
+    def depth(self) -> tuple[int, int]:
+        """Writes that wait, and their bound."""
+        return self._depth, QUEUE_MAX
+
+    def _write(self) -> None:
+        """The writer's thread: take what waits, commit it together, tell the outcomes."""
+        while (first := self._queue.get()) is not None:
+            group = [first]
+            is_last = False
+            while len(group) < GROUP_MAX:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    is_last = True
+                    break
+                group.append(following)
+            outcomes = self._commit_group([write for write, _ in group])
+            told = [(done, outcome) for (_, done), outcome in zip(group, outcomes, strict=True)]
+            with contextlib.suppress(RuntimeError):  # The loop may be gone: nobody waits then.
+                self._loop.call_soon_threadsafe(self._tell, told)
+            if is_last:
+                return
+
+    def _commit_group(self, writes: Sequence[Write]) -> list[Outcome]:
+        try:
+            return self._transact(writes)
+        except sqlite3.Error as error:
+            if len(writes) == 1:
+                return [StoreError(f"the store refused a write: {error}")]
+        # One bad write must not spoil its neighbours: each for itself then.
+        return [outcome for write in writes for outcome in self._commit_group([write])]
+
+    def _transact(self, writes: Sequence[Write]) -> list[Outcome]:
+        connection = self._writing
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            outcomes = [apply(connection, write) for write in writes]
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return outcomes
+
+    def _tell(self, told: list[tuple[Callable[[Outcome], None], Outcome]]) -> None:
+        self._depth -= len(told)
+        for done, outcome in told:
+            done(outcome)
+
+    # Reading
+
+    async def _read(self, ask: Callable[..., T], *arguments: object) -> T:
+        try:
+            return await self._loop.run_in_executor(self._reader, ask, self._reading, *arguments)
+        except sqlite3.Error as error:
+            raise StoreError(f"the store cannot be read: {error}") from error
+
+    async def meters(
+        self, *, after: Eui64 | None = None, limit: int = 1000
+    ) -> Sequence[MeterOverview]:
+        """See `Store.meters`."""
+        return await self._read(reading.meters, after, limit)
+
+    async def find_meter(self, meter: Eui64) -> Meter | None:
+        """See `Store.find_meter`."""
+        return await self._read(reading.find_meter, meter)
+
+    async def find_overview(self, meter: Eui64) -> MeterOverview | None:
+        """See `Store.find_overview`."""
+        return await self._read(reading.find_overview, meter)
+
+    async def sessions(self) -> Iterable[StoredSession]:
+        """See `Store.sessions`."""
+        return await self._read(reading.sessions)
+
+    async def locations(self) -> Iterable[Location]:
+        """See `Store.locations`."""
+        return await self._read(reading.locations)
+
+    async def channel_sets(self) -> Iterable[tuple[Eui64, int, ChannelRecord]]:
+        """See `Store.channel_sets`."""
+        return await self._read(reading.channel_sets)
+
+    async def offsets(self) -> Iterable[tuple[Eui64, int]]:
+        """See `Store.offsets`."""
+        return await self._read(reading.offsets)
+
+    async def blocks(self, meter: Eui64, first_day: int, last_day: int) -> Sequence[StoredBlock]:
+        """See `Store.blocks`."""
+        return await self._read(reading.blocks, meter, first_day, last_day)
+
+    async def blocks_of_day(self, day: int) -> Sequence[StoredBlock]:
+        """See `Store.blocks_of_day`."""
+        return await self._read(reading.blocks_of_day, day)
+
+    async def log_entries(self, meter: Eui64, *, limit: int = 1000) -> Sequence[LogRecord]:
+        """See `Store.log_entries`."""
+        return await self._read(reading.log_entries, meter, limit)
+
+    async def reads(
+        self, meter: Eui64 | None = None, *, limit: int = 1000
+    ) -> Sequence[OnDemandRead]:
+        """See `Store.reads`."""
+        return await self._read(reading.reads, meter, limit)
+
+    async def find_read(self, identifier: bytes) -> OnDemandRead | None:
+        """See `Store.find_read`."""
+        return await self._read(reading.find_read, identifier)
+
+    async def counts(self, days: Sequence[int] = ()) -> Counts:
+        """See `Store.counts`."""
+        return await self._read(reading.counts, days)
+
+    async def close(self) -> None:
+        """Commit what waits, then close. Calling it twice is harmless."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._queue.put(None)
+        await self._loop.run_in_executor(None, self._writer.join)
+        await asyncio.sleep(0)  # The last outcomes are told before the doors close.
+        self._reader.shutdown()
+        self._reading.close()
+        self._writing.close()
