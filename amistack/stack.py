@@ -29,6 +29,8 @@ from amistack.coap.endpoint import (
 )
 from amistack.coap.endpoint import RequestFailed as ExchangeFailed
 from amistack.coap.endpoint import RequestId as ExchangeRequestId
+from amistack.coap.link_format import CONTENT_FORMAT as CONTENT_FORMAT_LINK
+from amistack.coap.link_format import WELL_KNOWN_CORE, Link, build, select
 from amistack.coap.message import Message
 from amistack.coap.options import OptionNumber, check_options
 from amistack.coap.timing import Timing
@@ -62,10 +64,6 @@ from amistack.session.oscore import (
     unprotect_request,
     unprotect_response,
 )
-
-WELL_KNOWN_CORE: Final = ".well-known/core"
-CONTENT_FORMAT_LINK: Final = 40
-CONTEXT_NOT_FOUND: Final = b"Security context not found"
 
 SEQUENCE_BLOCK: Final = 64
 """Sender sequence numbers reserved at a time."""
@@ -177,18 +175,18 @@ class Stack:
         key: AuthenticationKey,
         entropy: Entropy,
         dice: random.Random,
-        describe: Callable[[Sequence[str]], bytes],
+        links: Sequence[Link],
         timing: Timing | None = None,
         limits: Limits | None = None,
         is_responder: bool = True,
     ) -> None:
-        """`describe` gives the /.well-known/core document for the queries of a request.
+        """`links` are the resources that /.well-known/core tells of.
 
         Without `is_responder` a handshake that a peer begins is refused.
         """
         self._key = key
         self._entropy = entropy
-        self._describe = describe
+        self._links = tuple(links)
         self._endpoint = Endpoint(dice=dice, timing=timing, limits=limits)
         self._contexts = ContextTable()
         self._desk = Desk(key, entropy=entropy, is_taken=self._is_taken)
@@ -244,7 +242,7 @@ class Stack:
         self.add_session(identity, context)
         if approaching is None:
             exchange = self._handshake_exchanges.pop(proposed.handshake)
-            _, answer = self._desk.conclude(proposed.handshake)
+            answer = self._desk.conclude(proposed.handshake)
             self._endpoint.respond(exchange, answer, now=now)
         return context
 
@@ -447,7 +445,12 @@ class Stack:
         if accept not in (None, CONTENT_FORMAT_LINK):
             return Message.response(Code.NOT_ACCEPTABLE)
         queries = message.option_values(OptionNumber.URI_QUERY)
-        document = self._describe([query.decode(errors="replace") for query in queries])
+        try:
+            document = build(
+                select(self._links, [query.decode(errors="replace") for query in queries])
+            )
+        except CoapError as error:
+            return Message.response(Code.BAD_REQUEST, payload=error.reason.encode())
         return Message.response(Code.CONTENT, payload=document, content_format=CONTENT_FORMAT_LINK)
 
     def _receive_protected(self, event: RequestReceived, now: float) -> None:

@@ -1,0 +1,1 @@
+"""The meter daemon: records energy, and reports it over the secured stack."""

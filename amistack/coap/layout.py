@@ -19,9 +19,9 @@ from construct import (
     Computed,
     Const,
     ConstructError,
+    FocusedSeq,
     GreedyBytes,
     GreedyRange,
-    If,
     Int8ub,
     Int16ub,
     Nibble,
@@ -58,6 +58,14 @@ OPTION: Final = Struct(
 )
 """One option: a header of 1 to 5 octets, then its value (figure 8)."""
 
+PAYLOAD: Final = FocusedSeq(
+    "payload",
+    "marker" / Const(b"\xff"),
+    "payload" / GreedyBytes,
+    Check(lambda at: len(at.payload) > 0),
+)
+"""The marker, and at least one octet after it."""
+
 MESSAGE: Final = Struct(
     "head"
     / BitStruct(
@@ -70,11 +78,11 @@ MESSAGE: Final = Struct(
     "message_id" / Int16ub,
     "token" / Bytes(this.head.token_length),
     "options" / GreedyRange(OPTION),  # Ends at the marker, whose nibbles no option may have.
-    "marker" / Optional(Const(b"\xff")),
-    "payload" / If(this.marker, GreedyBytes),
-    Check(lambda at: at.marker is None or len(at.payload) > 0),
+    "payload" / Optional(PAYLOAD),
     "is_empty" / Computed((this.head.code_class == 0) & (this.head.code_detail == 0)),
-    Check(lambda at: not at.is_empty or not (at.head.token_length or len(at.options) or at.marker)),
+    Check(
+        lambda at: not at.is_empty or not (at.head.token_length or len(at.options) or at.payload)
+    ),
     Terminated,
 )
 """One message (figure 7): all octets of a datagram."""
@@ -127,8 +135,7 @@ def build(message: Message) -> bytes:
         "message_id": message.message_id,
         "token": message.token,
         "options": options,
-        "marker": b"\xff" if message.payload else None,
-        "payload": message.payload,
+        "payload": message.payload or None,
     }
     try:
         octets: bytes = MESSAGE.build(content)

@@ -7,6 +7,7 @@ Never   checks whom a key belongs to: that is `credentials` and the registry
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from typing import Final
 
@@ -49,11 +50,21 @@ _SHA256: Final = hashes.SHA256()
 _P256: Final = SECP256R1()
 
 
-def is_p256(key: PrivateKey | PublicKey) -> bool:
-    """Whether `key` is on P-256, the one Weierstrass curve used here."""
-    return isinstance(key, EllipticCurvePrivateKey | EllipticCurvePublicKey) and isinstance(
-        key.curve, SECP256R1
-    )
+class KeyKind(enum.Enum):
+    """What an authentication key is good for: P-256 for both, the others for one thing each."""
+
+    P256 = "P-256"
+    X25519 = "X25519"
+    ED25519 = "Ed25519"
+
+
+def kind_of(key: PrivateKey | PublicKey) -> KeyKind | None:
+    """The kind of `key`; None for a Weierstrass curve other than P-256."""
+    if isinstance(key, EllipticCurvePublicKey | EllipticCurvePrivateKey):
+        return KeyKind.P256 if isinstance(key.curve, SECP256R1) else None
+    if isinstance(key, X25519PublicKey | X25519PrivateKey):
+        return KeyKind.X25519
+    return KeyKind.ED25519
 
 
 def encode_bytes(octets: bytes) -> bytes:
@@ -113,7 +124,7 @@ def cose_key(public_key: PublicKey, kid: bytes) -> dict[int, int | bytes]:
     A P-256 key carries both coordinates. Raises ValueError for another Weierstrass curve.
     """
     if isinstance(public_key, EllipticCurvePublicKey):
-        if not is_p256(public_key):
+        if kind_of(public_key) is not KeyKind.P256:
             raise ValueError(f"curve {public_key.curve.name}, expected P-256")
         numbers = public_key.public_numbers()
         return {

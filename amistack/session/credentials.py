@@ -32,7 +32,7 @@ from amistack.session.cose import (
     PublicKey,
     cose_key,
     encode_bytes,
-    is_p256,
+    kind_of,
     public_key_from,
 )
 
@@ -177,8 +177,8 @@ def x5t_credential(certificate: bytes, algorithm: int = SHA_256_64) -> Credentia
         raise EdhocError(BAD_CREDENTIAL, f"not a usable certificate: {error}") from error
     if not isinstance(public_key, EllipticCurvePublicKey | X25519PublicKey | Ed25519PublicKey):
         raise EdhocError(BAD_CREDENTIAL, "a key that is not P-256, X25519 or Ed25519")
-    if isinstance(public_key, EllipticCurvePublicKey) and not is_p256(public_key):
-        raise EdhocError(BAD_CREDENTIAL, f"curve {public_key.curve.name}, expected P-256")
+    if kind_of(public_key) is None:
+        raise EdhocError(BAD_CREDENTIAL, "a curve that is not P-256")
     digest = hashlib.sha256(certificate).digest()[:digest_size]
     return Credential(X5t(algorithm, digest), encode_bytes(certificate), public_key)
 

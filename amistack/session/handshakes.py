@@ -45,6 +45,8 @@ HALF_OPEN_LIFETIME: Final = 60.0
 IDENTIFIER_SIZE: Final = 4
 """Octets of the identifiers that a responder gives out: room for millions of peers."""
 ENTROPY_SIZE: Final = 32
+BUSY_MAX_AGE: Final = 30
+"""Seconds after which a peer may come again when too many handshakes wait."""
 
 Entropy = Callable[[int], bytes]
 """A source of secret random octets, so many at a call. Real in programs, seeded in simulations."""
@@ -78,8 +80,15 @@ class _HalfOpen:
 
     responder: Responder
     until: float
-    handshake: HandshakeId | None = None
-    id_cred: IdCred | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A handshake whose message_3 came, and which waits for a command; it does not expire."""
+
+    c_r: bytes
+    responder: Responder
+    id_cred: IdCred
 
 
 class Desk:
@@ -101,13 +110,13 @@ class Desk:
         self._entropy = entropy
         self._is_taken = is_taken
         self._half_open: dict[bytes, _HalfOpen] = {}
-        self._handshakes: dict[HandshakeId, bytes] = {}
+        self._waiting: dict[HandshakeId, _Waiting] = {}
         self._next_id = 0
 
     @property
     def depth(self) -> tuple[int, int]:
         """Handshakes under way, and their bound."""
-        return len(self._half_open), HALF_OPEN_MAX
+        return len(self._half_open) + len(self._waiting), HALF_OPEN_MAX
 
     def receive(self, message: Message, peer: Peer, *, now: float) -> Message | CredentialWanted:
         """Take a request to /.well-known/edhoc: the answer to it, or an event that comes first."""
@@ -128,32 +137,29 @@ class Desk:
         self, handshake: HandshakeId, credential: Credential | None, peer: Peer
     ) -> Message | SessionProposed:
         """Go on with the credential that was wanted; None: nobody is known by that name."""
-        c_r, half_open = self._find(handshake)
-        id_cred = half_open.id_cred
-        assert id_cred is not None, "a handshake that waits has said whose it is"
+        waiting = self._find(handshake)
         if credential is None:
-            self._drop(c_r)
-            self.refused[Fault.UNKNOWN_CREDENTIAL] += 1
-            return _error_response(half_open.responder.refuse_initiator())
+            del self._waiting[handshake]
+            self.refused[str(Fault.UNKNOWN_CREDENTIAL)] += 1
+            return _error_response(waiting.responder.refuse_initiator())
         try:
-            half_open.responder.authenticate_initiator(credential)
+            waiting.responder.authenticate_initiator(credential)
         except EdhocError as error:
-            self._drop(c_r)
+            del self._waiting[handshake]
             return self._refuse(error)
-        parameters = half_open.responder.oscore_parameters()
-        return SessionProposed(handshake, peer, id_cred, parameters)
+        parameters = waiting.responder.oscore_parameters()
+        return SessionProposed(handshake, peer, waiting.id_cred, parameters)
 
-    def conclude(self, handshake: HandshakeId) -> tuple[OscoreParameters, Message]:
-        """The session is durable: its keys, and the answer that says so."""
-        c_r, half_open = self._find(handshake)
-        parameters = half_open.responder.oscore_parameters()
-        self._drop(c_r)
-        return parameters, Message.response(Code.CHANGED)
+    def conclude(self, handshake: HandshakeId) -> Message:
+        """The session is durable: the answer that says so."""
+        self._find(handshake)
+        del self._waiting[handshake]
+        return Message.response(Code.CHANGED)
 
     def give_up(self, handshake: HandshakeId, *, retry_after: int) -> Message:
         """The session could not be made durable: ask the peer to come again in so many s."""
-        c_r, _ = self._find(handshake)
-        self._drop(c_r)
+        self._find(handshake)
+        del self._waiting[handshake]
         return Message.response(Code.SERVICE_UNAVAILABLE, max_age=retry_after)
 
     def _receive_message_1(self, body: bytes, *, now: float) -> Message:
@@ -163,7 +169,7 @@ class Desk:
         ephemeral = ephemeral_from_entropy(facts.suite, self._entropy(ENTROPY_SIZE))
         message_2 = responder.message_2(ephemeral, c_r=c_r)
         if len(self._half_open) >= HALF_OPEN_MAX:
-            self._drop(next(iter(self._half_open)))
+            del self._half_open[next(iter(self._half_open))]
             self.evicted_count += 1
         self._half_open[c_r] = _HalfOpen(responder, now + HALF_OPEN_LIFETIME)
         return Message.response(
@@ -172,47 +178,39 @@ class Desk:
 
     def _receive_message_3(self, c_r: bytes, body: bytes, peer: Peer) -> Message | CredentialWanted:
         half_open = self._half_open.get(c_r)
-        if half_open is None or half_open.handshake is not None:
+        if half_open is None:
             raise EdhocError(Fault.UNEXPECTED, f"no handshake of ours is called {c_r.hex()!r}")
+        if len(self._waiting) >= HALF_OPEN_MAX:
+            return Message.response(Code.SERVICE_UNAVAILABLE, max_age=BUSY_MAX_AGE)
+        del self._half_open[c_r]
         if is_error_message(body):
-            self._drop(c_r)
             self.refused["given up by the initiator"] += 1
             return Message.response(Code.CHANGED)
-        try:
-            id_cred = half_open.responder.receive_message_3(body)
-        except EdhocError:
-            self._drop(c_r)
-            raise
+        id_cred = half_open.responder.receive_message_3(body)
         self._next_id += 1
         handshake = HandshakeId(self._next_id)
-        half_open.handshake, half_open.id_cred = handshake, id_cred
-        self._handshakes[handshake] = c_r
+        self._waiting[handshake] = _Waiting(c_r, half_open.responder, id_cred)
         return CredentialWanted(handshake, peer, id_cred)
 
     def _choose_identifier(self, c_i: bytes) -> bytes:
         while True:
             c_r = self._entropy(IDENTIFIER_SIZE)
-            if c_r != c_i and c_r not in self._half_open and not self._is_taken(c_r):
+            is_waiting = any(waiting.c_r == c_r for waiting in self._waiting.values())
+            if c_r != c_i and not (c_r in self._half_open or is_waiting or self._is_taken(c_r)):
                 return c_r
 
-    def _find(self, handshake: HandshakeId) -> tuple[bytes, _HalfOpen]:
-        c_r = self._handshakes.get(handshake)
-        half_open = None if c_r is None else self._half_open.get(c_r)
-        if c_r is None or half_open is None:
-            raise LocalProtocolError(f"handshake {handshake} is over")
-        return c_r, half_open
-
-    def _drop(self, c_r: bytes) -> None:
-        half_open = self._half_open.pop(c_r)
-        if half_open.handshake is not None:
-            del self._handshakes[half_open.handshake]
+    def _find(self, handshake: HandshakeId) -> _Waiting:
+        waiting = self._waiting.get(handshake)
+        if waiting is None:
+            raise LocalProtocolError(f"handshake {handshake} is unknown or over")
+        return waiting
 
     def _expire(self, now: float) -> None:
         while self._half_open:
             c_r = next(iter(self._half_open))
             if self._half_open[c_r].until > now:
                 return
-            self._drop(c_r)
+            del self._half_open[c_r]
 
     def _refuse(self, error: EdhocError) -> Message:
         self.refused[str(error.reason)] += 1

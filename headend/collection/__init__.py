@@ -1,0 +1,1 @@
+"""Getting data from meters: on demand now; schedules and recovery grow here."""

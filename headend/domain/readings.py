@@ -50,13 +50,18 @@ class DayBlock:
 
 @dataclass(frozen=True, slots=True)
 class ReportRecord:
-    """That a day's report came, and its provenance; clock is the meter's own at sending, UTC s."""
+    """That a day's report came, and its provenance; clock is the meter's own at sending, UTC s.
+
+    `offset_min` is the standard-time offset in which its day is counted: the one that the meter
+    had declared when it sent this.
+    """
 
     meter: Eui64
     day: int
     method: Method
     clock_s: int
     clock_state: int
+    offset_min: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class LogRecord:
     at: int
     event_type: str
     detail: str
+    is_time_doubtful: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,10 @@ class ReadResult(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class OnDemandRead:
-    """One on-demand read. Times are UTC ms; `answer` is the model's own octets."""
+    """One on-demand read. Times are UTC ms; `answer` is the model's own octets.
+
+    `detail` says in a few words why there is no answer; empty where there is one.
+    """
 
     identifier: bytes
     meter: Eui64
@@ -107,3 +116,4 @@ class OnDemandRead:
     answered_ms: int | None = None
     path: str = ""
     answer: bytes | None = None
+    detail: str = ""

@@ -84,7 +84,12 @@ class KeepRead:
     read: OnDemandRead
 
 
-Write = EnrolMeters | KeepSession | ReserveNumbers | KeepDelivery | KeepRead
+@dataclass(frozen=True, slots=True)
+class InterruptReads:
+    """Every read that is still being asked ends as interrupted: whoever asked it is gone."""
+
+
+Write = EnrolMeters | KeepSession | ReserveNumbers | KeepDelivery | KeepRead | InterruptReads
 
 
 class Kept(enum.Enum):
@@ -128,13 +133,17 @@ class MeterOverview:
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
-    """A day block with its channel's declaration and the provenance of its report (UTC ms)."""
+    """A day block with its channel's declaration and the provenance of its report (UTC ms).
+
+    `offset_min` is the standard-time offset in which the block's day is counted.
+    """
 
     block: DayBlock
     channel: ChannelRecord
     received_ms: int
     method: int
     path: str
+    offset_min: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +197,9 @@ class Store(Protocol):
 
     async def channel_sets(self) -> Iterable[tuple[Eui64, int, ChannelRecord]]:
         """Every channel of every set that a meter declared, for a start."""
+
+    async def channels(self, meter: Eui64, channel_set: int) -> Sequence[ChannelRecord]:
+        """What the channels of one set mean; empty if it was never declared."""
 
     async def offsets(self) -> Iterable[tuple[Eui64, int]]:
         """Every registered meter's standard-time offset in minutes, for a start."""

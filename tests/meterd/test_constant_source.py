@@ -38,7 +38,7 @@ def test_received_power_is_a_second_channel() -> None:
 
 
 def test_half_watt_hours_alternate_instead_of_adding_up() -> None:
-    values = [wh for (wh,) in ConstantSource(watts=230).energy(NOON, 8)]
+    values = [wh or 0 for (wh,) in ConstantSource(watts=230).energy(NOON, 8)]
     assert sorted(set(values)) == [57, 58]
     assert sum(values) == 460
 
@@ -67,6 +67,12 @@ def test_partial_rises_from_zero_to_the_interval(
     assert source.partial(MIDNIGHT, MIDNIGHT + step) == source.energy(MIDNIGHT, 1)[0]
     assert source.partial(MIDNIGHT, MIDNIGHT + 9 * step) == source.energy(MIDNIGHT, 1)[0]
     assert source.partial(MIDNIGHT, MIDNIGHT - 1.0) == (0,)
+
+
+def test_partial_is_exact_within_a_second() -> None:
+    source = ConstantSource(watts=7_200_000)
+    assert source.partial(NOON, NOON + 0.5) == (1000,)
+    assert source.partial(NOON, NOON + 1.25) == (2500,)
 
 
 def test_a_tenth_of_a_watt_is_a_tenth_and_not_its_binary_neighbour() -> None:

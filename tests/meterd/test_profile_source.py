@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from amistack.errors import ConfigError, SourceError
 from meterd.metrology import Flow, HouseholdProfile
-from meterd.metrology.profile import DAYS_CACHED_MAX, Heating
+from meterd.metrology.profile import DAYS_CACHED_MAX, Heating, Occupancy
 
 DAY = 86_400
 FIRST = 20_454  # 2026-01-01, a Thursday
@@ -66,6 +67,15 @@ def test_pinned_day_of_a_pinned_seed_has_not_changed() -> None:
         assert all(abs((wh or 0) - known) <= 1 for wh, known in zip(seen, pinned, strict=True))
 
 
+def test_day_comes_to_the_nearest_whole_watt_hour_in_each_flow() -> None:
+    source = HouseholdProfile(11, solar=True, interval_s=DAY)
+    for day in range(FIRST, FIRST + 20):
+        (values,) = source.energy(day * DAY, 1)
+        for wh, curve in zip(values, source._curves_of(day), strict=True):
+            assert wh is not None
+            assert abs(wh - curve[-1]) <= 0.5
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(-5, 10**9),
@@ -95,13 +105,12 @@ def test_days_asked_in_reverse_order_are_the_same_days() -> None:
 
 @pytest.mark.parametrize("interval_s", [60, 300, 1800, 3600, 86_400, 90, 27])
 def test_every_interval_length_reads_the_same_register(interval_s: int) -> None:
-    quarter_hours = HouseholdProfile(11, solar=True).energy(SUMMER, 96)
-    source = HouseholdProfile(11, solar=True, interval_s=interval_s)
-    other = source.energy(SUMMER, DAY // interval_s)
-    assert [sum(column) for column in zip(*quarter_hours, strict=True)] == [  # type: ignore[arg-type]  # no gaps here
-        sum(column)  # type: ignore[arg-type]  # nor here
-        for column in zip(*other, strict=True)
-    ]
+    def day_of(step: int) -> list[int]:
+        source = HouseholdProfile(11, solar=True, interval_s=step)
+        values = source.energy(SUMMER, DAY // step)
+        return [sum(wh or 0 for wh in column) for column in zip(*values, strict=True)]
+
+    assert day_of(interval_s) == day_of(900)
 
 
 @settings(deadline=None, max_examples=30)
@@ -118,6 +127,15 @@ def test_partial_rises_from_zero_to_the_interval(seed: int, slot: int, shares: l
         assert all((a or 0) <= (b or 0) for a, b in zip(before, after, strict=True))
     assert source.partial(start, start) == (0, 0)
     assert source.partial(start, start + 900) == source.energy(start, 1)[0]
+
+
+def test_register_moves_within_a_minute() -> None:
+    source = HouseholdProfile(11, solar=False, interval_s=60)
+    values = delivered(source, WINTER, 1440)
+    busiest = values.index(max(values))
+    start = WINTER + busiest * 60
+    assert max(values) > 20
+    assert abs((source.partial(start, start + 30.0)[0] or 0) - max(values) / 2) <= 1
 
 
 def test_sun_lowers_what_is_delivered_and_never_flows_at_night() -> None:
@@ -213,15 +231,43 @@ def test_evenings_are_busier_than_nights(town: list[list[list[int]]]) -> None:
     assert min(hours[18:21]) > 1.8 * max(hours[3:5])
 
 
+def test_those_who_work_are_out_on_weekdays_and_in_at_weekends() -> None:
+    workdays: list[int] = []
+    weekends: list[int] = []
+    for seed in range(120):
+        source = HouseholdProfile(seed, solar=False)
+        if source.household.occupancy is not Occupancy.OUT:
+            continue
+        for day in range(FIRST, FIRST + 14):
+            is_weekend = datetime.fromtimestamp(day * DAY, UTC).isoweekday() > 5
+            morning = sum(delivered(source, day * DAY + 10 * 3600, 12))
+            (weekends if is_weekend else workdays).append(morning)
+    assert statistics.median(weekends) > 1.2 * statistics.median(workdays)
+
+
+def test_car_that_charges_at_night_goes_on_past_midnight() -> None:
+    """Each day is made by itself, so last night's plug must be found again."""
+    charging = [
+        source
+        for source in (HouseholdProfile(seed, solar=False, interval_s=60) for seed in range(200))
+        if source.household.charger and source.household.heating is Heating.OTHER
+    ]
+    for source in charging:
+        full = source.household.charger / 60
+        nights = [max(delivered(source, WINTER + day * DAY, 240)) for day in range(14)]
+        if source.household.charge_at is not None:
+            assert max(nights) >= full
+    assert {source.household.charge_at is None for source in charging} == {True, False}
+
+
 def test_impossible_settings_are_refused() -> None:
-    for make in (
-        lambda: HouseholdProfile(1, interval_s=7000),
-        lambda: HouseholdProfile(1, offset_min=2000),
-        lambda: HouseholdProfile(1, latitude=80),
-        lambda: HouseholdProfile(1, latitude=float("nan")),
-    ):
-        with pytest.raises(ConfigError, match="expected"):
-            make()
+    with pytest.raises(ConfigError, match="interval_s is 7000, expected"):
+        HouseholdProfile(1, interval_s=7000)
+    with pytest.raises(ConfigError, match="offset_min is 2000, expected"):
+        HouseholdProfile(1, offset_min=2000)
+    for latitude in (80, float("nan")):
+        with pytest.raises(ConfigError, match=r"latitude is .*, expected"):
+            HouseholdProfile(1, latitude=latitude)
 
 
 def test_window_off_the_grid_is_refused() -> None:

@@ -54,7 +54,8 @@ def test_our_initiator_and_their_responder_agree(c_i: bytes, c_r: bytes) -> None
     assert (parameters.sender_id, parameters.recipient_id) == (c_r, c_i)
     ours.key_update(b"again")
     peer.edhoc_key_update(b"again")
-    assert ours.export(40_000, b"context", 77) == peer.edhoc_exporter(40_000, b"context", 77)
+    # lakers 0.6.2 writes a label above 23 as one bare octet, which is no CBOR integer.
+    assert ours.export(23, b"context", 77) == peer.edhoc_exporter(23, b"context", 77)
 
 
 @pytest.mark.parametrize(("c_i", "c_r"), list(itertools.pairwise(IDENTIFIERS)))
@@ -80,7 +81,8 @@ def test_their_initiator_and_our_responder_agree(c_i: bytes, c_r: bytes) -> None
     assert (parameters.sender_id, parameters.recipient_id) == (c_i, c_r)
     ours.key_update(b"again")
     peer.edhoc_key_update(b"again")
-    assert ours.export(40_000, b"context", 77) == peer.edhoc_exporter(40_000, b"context", 77)
+    # lakers 0.6.2 writes a label above 23 as one bare octet, which is no CBOR integer.
+    assert ours.export(23, b"context", 77) == peer.edhoc_exporter(23, b"context", 77)
 
 
 def test_their_ead_items_arrive_as_sent() -> None:
@@ -106,6 +108,37 @@ def test_our_ead_items_arrive_at_their_responder() -> None:
     assert [(item.label(), item.is_critical(), item.value()) for item in items] == [
         (7, False, b"hello")
     ]
+
+
+def test_ead_items_in_messages_2_and_3_are_authenticated_alike() -> None:
+    """The published traces carry none, so that the peer alone vouches for their place."""
+    items = [EadItem(7, b"hello"), EadItem(300)]
+    theirs_too = [
+        lakers.EADItem(7, is_critical=False, value=b"hello"),
+        lakers.EADItem(300, is_critical=False),
+    ]
+    responder, peer = Responder(HEAD_END), lakers.EdhocInitiator()
+    responder.receive_message_1(peer.prepare_message_1(c_i=b"\x01", ead_1=theirs_too))
+    peer.parse_message_2(responder.message_2(Y, c_r=b"\x02", ead=items))
+    peer.verify_message_2(
+        scalar("meter"), theirs(METER.credential.octets), theirs(HEAD_END.credential.octets)
+    )
+    message_3, _ = peer.prepare_message_3(lakers.CredentialTransfer.ByReference, theirs_too)
+    responder.receive_message_3(message_3)
+    responder.authenticate_initiator(METER.credential)
+    assert responder.ead_3 == tuple(items)
+    peer.process_message_4(responder.message_4(ead=items))
+
+    initiator = Initiator(METER, c_i=b"\x01")
+    other = lakers.EdhocResponder(scalar("head-end"), theirs(HEAD_END.credential.octets))
+    other.process_message_1(initiator.message_1(X, ead=items))
+    message_2 = other.prepare_message_2(lakers.CredentialTransfer.ByReference, b"\x02", theirs_too)
+    initiator.receive_message_2(message_2)
+    initiator.authenticate_responder(HEAD_END.credential)
+    assert initiator.ead_2 == tuple(items)
+    other.parse_message_3(initiator.message_3(ead=items))
+    other.verify_message_3(theirs(METER.credential.octets))
+    assert initiator.receive_message_4(other.prepare_message_4(theirs_too)) == tuple(items)
 
 
 def test_they_read_our_credential_as_we_mean_it() -> None:

@@ -10,19 +10,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import cbor2
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amistack.errors import EdhocError, LocalProtocolError
+from amistack.session.cose import is_signature
 from amistack.session.credentials import Kid, ccs_credential
 from amistack.session.edhoc import (
+    SUITES,
     EadItem,
     ErrorCode,
     ErrorMessage,
     Fault,
     Initiator,
+    Method,
     Responder,
     State,
     encode_error,
@@ -32,6 +36,7 @@ from amistack.session.edhoc import (
     suites_after_refusal,
 )
 from amistack.session.edhoc.messages import Message1
+from amistack.session.edhoc.proofs import Claim
 from amistack.session.edhoc.states import (
     INITIATOR,
     RESPONDER,
@@ -39,6 +44,7 @@ from amistack.session.edhoc.states import (
     Trigger,
     next_state,
 )
+from amistack.session.edhoc.suites import exchange
 from tests.session.edhoc_pairs import (
     C_I,
     C_R,
@@ -75,7 +81,7 @@ def only(index: int, tamper: Tamper) -> list[Tamper]:
 def test_both_roles_agree_for_every_suite_and_method(suite: int, method: int) -> None:
     pair = Pair(suite, method)
     pair.run()
-    assert pair.initiator.state is pair.responder.state is State.COMPLETED
+    assert {pair.initiator.state, pair.responder.state} == {State.COMPLETED}
     for machine in (pair.initiator, pair.responder):
         machine.key_update(b"once more")
     assert pair.initiator.export(3, b"a", 40) == pair.responder.export(3, b"a", 40)
@@ -84,7 +90,7 @@ def test_both_roles_agree_for_every_suite_and_method(suite: int, method: int) ->
     assert (theirs.sender_id, theirs.recipient_id) == (C_I, C_R)
     assert (ours.master_secret, ours.master_salt) == (theirs.master_secret, theirs.master_salt)
     assert pair.initiator.receive_message_4(pair.responder.message_4()) == ()
-    assert pair.initiator.state is pair.responder.state is State.CONFIRMED
+    assert {pair.initiator.state, pair.responder.state} == {State.CONFIRMED}
 
 
 @pytest.mark.parametrize(("suite", "method"), EVERY_PAIR)
@@ -136,13 +142,17 @@ def test_ead_items_reach_the_other_side_without_padding() -> None:
 def test_critical_ead_item_ends_the_handshake(message: int) -> None:
     pair = Pair()
     ead = {number: [EadItem(-9)] if number == message else [] for number in (1, 2, 3, 4)}
-    with pytest.raises(EdhocError) as refused:
+
+    def run() -> None:
         pair.responder.receive_message_1(pair.initiator.message_1(X, ead=ead[1]))
         pair.initiator.receive_message_2(pair.responder.message_2(Y, c_r=C_R, ead=ead[2]))
         pair.initiator.authenticate_responder(pair.head_end.credential)
         pair.responder.receive_message_3(pair.initiator.message_3(ead=ead[3]))
         pair.responder.authenticate_initiator(pair.meter.credential)
         pair.initiator.receive_message_4(pair.responder.message_4(ead=ead[4]))
+
+    with pytest.raises(EdhocError) as refused:
+        run()
     assert refused.value.reason == Fault.CRITICAL_EAD
     failed = pair.responder if message in (1, 3) else pair.initiator
     assert failed.state is State.FAILED
@@ -184,6 +194,46 @@ def test_changed_proof_in_message_2_is_noticed_by_the_proof_alone(suite: int, me
     reason = assert_no_agreement(pair, only(1, lambda octets: flip(8 * len(octets) - 1)(octets)))
     assert reason == Fault.NOT_AUTHENTIC
     assert pair.initiator.state is State.FAILED
+
+
+@pytest.mark.parametrize(("suite", "method"), EVERY_PAIR)
+def test_changed_ead_2_is_noticed_by_the_proof_alone(suite: int, method: int) -> None:
+    pair = Pair(suite, method)
+    message_1 = pair.initiator.message_1(ephemeral_from_bytes(suite, scalar("x")))
+    pair.responder.receive_message_1(message_1)
+    message_2 = pair.responder.message_2(
+        ephemeral_from_bytes(suite, scalar("y")), c_r=C_R, ead=[EadItem(7, b"value")]
+    )
+    pair.initiator.receive_message_2(flip(8 * len(message_2) - 1)(message_2))
+    assert pair.initiator.ead_2 != (EadItem(7, b"value"),)
+    with pytest.raises(EdhocError) as refused:
+        pair.initiator.authenticate_responder(pair.head_end.credential)
+    assert refused.value.reason == Fault.NOT_AUTHENTIC
+
+
+@pytest.mark.parametrize("method", [0, 3])
+def test_claim_covers_exactly_what_the_rfc_lists(
+    method: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5.3.2: context_2 and the Sig_structure, written here by a general CBOR encoder."""
+    key = authentication_key("head-end")
+    th, ead = scalar("th"), EadItem(7, b"value").encode()
+    claim = Claim(schedule.Label.MAC_2, scalar("prk"), b"\x27", th, key.credential, ead)
+    id_cred = key.credential.id_cred
+    assert isinstance(id_cred, Kid)
+    id_map = cbor2.dumps({4: id_cred.value})
+    context_2 = b"\x27" + id_map + cbor2.dumps(th) + key.credential.octets + ead
+    mac_size = 32 if method == 0 else 8
+    mac = schedule.kdf(scalar("prk"), 2, context_2, mac_size)
+    proof = claim.prove(SUITES[2], Method(method), key)
+    if method == 3:
+        assert proof == mac
+        return
+    external_aad = cbor2.dumps(th) + key.credential.octets + ead
+    signed = cbor2.dumps(["Signature1", id_map, external_aad, mac])
+    public_key = key.credential.public_key
+    assert isinstance(public_key, EllipticCurvePublicKey)
+    assert is_signature(public_key, proof, signed)
 
 
 def test_changed_c_r_in_message_2_is_noticed() -> None:
@@ -230,11 +280,8 @@ def test_arbitrary_plaintext_2_never_raises_anything_but_edhoc_error(plaintext: 
     pair = Pair()
     pair.responder.receive_message_1(pair.initiator.message_1(X))
     pair.responder.message_2(Y, c_r=C_R)
-    g_y = pair.responder._suite.public_octets(Y)
-    prk_2e = schedule.extract(
-        pair.responder._th_2,
-        Y.exchange(ec.ECDH(), X.public_key()),  # type: ignore[call-arg, arg-type]  # both are P-256
-    )
+    g_y = SUITES[2].public_octets(Y)
+    prk_2e = schedule.extract(pair.responder._th_2, exchange(Y, X.public_key()))
     both = g_y + schedule.xor_keystream_2(prk_2e, pair.responder._th_2, plaintext)
     try:
         id_cred = pair.initiator.receive_message_2(b"\x58" + len(both).to_bytes() + both)
@@ -338,6 +385,18 @@ def test_credential_of_another_curve_is_refused() -> None:
     assert refused.value.reason == Fault.UNFIT_CREDENTIAL
 
 
+def test_credential_of_the_responder_of_another_curve_is_refused() -> None:
+    pair = Pair()
+    kid = pair.head_end.credential.id_cred
+    assert isinstance(kid, Kid)
+    pair.responder.receive_message_1(pair.initiator.message_1(X))
+    pair.initiator.receive_message_2(pair.responder.message_2(Y, c_r=C_R))
+    of_suite_0 = authentication_key("head-end", 0).credential.public_key
+    with pytest.raises(EdhocError) as refused:
+        pair.initiator.authenticate_responder(ccs_credential(kid.value, "head-end", of_suite_0))
+    assert refused.value.reason == Fault.UNFIT_CREDENTIAL
+
+
 def test_connection_identifiers_must_differ() -> None:
     pair = Pair()
     pair.responder.receive_message_1(pair.initiator.message_1(X))
@@ -369,11 +428,7 @@ def test_connection_identifiers_must_differ() -> None:
 def test_selected_suite_is_taken_only_if_it_is_the_first_that_both_have(
     suites_i: tuple[int, ...], suites_r: tuple[int, ...], is_taken: bool
 ) -> None:
-    message_1 = Message1(3, suites_i, Pair().responder._key.credential.octets[-35:-3], C_I)
-    octets = Message1(
-        3, suites_i, Initiator(authentication_key("meter"), c_i=C_I)._suite.public_octets(X), C_I
-    ).encode()
-    assert message_1.suite == suites_i[-1]
+    octets = Message1(3, suites_i, SUITES[2].public_octets(X), C_I).encode()
     responder = Responder(authentication_key("head-end"), suites=suites_r)
     if is_taken:
         assert responder.receive_message_1(octets).suite == suites_i[-1]
@@ -392,8 +447,6 @@ def test_selected_suite_is_taken_only_if_it_is_the_first_that_both_have(
 def test_negotiation_ends_after_one_refusal_with_a_suite_both_have(
     preferred: list[int], suites_r: tuple[int, ...]
 ) -> None:
-    octets = Message1(3, (preferred[0],), bytes.fromhex("41" * 32), C_I).encode()
-    del octets
     common = [number for number in preferred if number in suites_r]
     if not common:
         with pytest.raises(EdhocError) as none:
@@ -417,7 +470,7 @@ def test_responder_offers_only_suites_that_its_key_fits() -> None:
 
 @pytest.mark.parametrize("method", [1, 2, 4, -1])
 def test_other_methods_are_refused(method: int) -> None:
-    g_x = Pair().responder._suites_r and bytes.fromhex("01" * 32)
+    g_x = SUITES[2].public_octets(X)
     responder = Responder(authentication_key("head-end"))
     with pytest.raises(EdhocError) as refused:
         responder.receive_message_1(Message1(method, (2,), g_x, C_I).encode())
@@ -470,8 +523,8 @@ def test_ephemeral_octets_that_are_no_key_are_refused_or_hashed() -> None:
         ephemeral_from_entropy(6, bytes(32))
     for suite in (0, 2, 3):
         ephemeral_from_entropy(suite, b"\xff" * 32)
-    suite_2 = Initiator(authentication_key("meter"), c_i=C_I)._suite
-    assert suite_2.public_octets(ephemeral_from_entropy(2, scalar("x"))) == suite_2.public_octets(X)
+    same = ephemeral_from_entropy(2, scalar("x"))
+    assert SUITES[2].public_octets(same) == SUITES[2].public_octets(X)
 
 
 # Order.

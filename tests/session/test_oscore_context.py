@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amistack.coap.codes import Code
+from amistack.coap.message import Message
 from amistack.errors import LocalProtocolError, SequenceExhausted, TableFull
 from amistack.session.oscore import (
     AES_CCM_16_128_128,
@@ -20,6 +22,8 @@ from amistack.session.oscore import (
     ContextTable,
     ReplayWindow,
     SecurityContext,
+    protect_request,
+    unprotect_request,
 )
 from amistack.session.oscore import context as context_module
 from amistack.session.oscore.protect import _nonce
@@ -52,6 +56,13 @@ def test_keys_depend_on_the_algorithm() -> None:
     assert pair()[0].sender_key != pair(algorithm=AES_CCM_16_128_128)[0].sender_key
 
 
+def test_longest_id_context_fits_the_option() -> None:
+    client, server = pair(client_id=b"c" * 7, id_context=b"i" * 128)
+    client.next_sequence_number = SEQUENCE_NUMBER_MAX
+    request, _ = protect_request(client, Message(Code.GET))
+    assert unprotect_request(server, request)[0] == Message(Code.GET)
+
+
 def test_empty_id_context_is_not_the_same_as_none() -> None:
     assert pair()[0].sender_key != pair(id_context=b"")[0].sender_key
 
@@ -63,12 +74,13 @@ def test_empty_id_context_is_not_the_same_as_none() -> None:
         {"sender_id": b"12345678"},
         {"recipient_id": b"12345678"},
         {"algorithm": 1},
+        {"id_context": b"c" * 129},
         {"master_secret": b""},
     ],
     ids=str,
 )
 def test_parameters_that_are_none_are_refused(changed: dict[str, Any]) -> None:
-    good = {"master_secret": b"secret", "sender_id": b"\1", "recipient_id": b"\2"}
+    good: dict[str, Any] = {"master_secret": b"secret", "sender_id": b"\1", "recipient_id": b"\2"}
     SecurityContext.derive(**good)
     with pytest.raises(LocalProtocolError):
         SecurityContext.derive(**{**good, **changed})
@@ -86,7 +98,7 @@ def test_parameters_that_are_none_are_refused(changed: dict[str, Any]) -> None:
     ids=str,
 )
 def test_stored_fields_that_are_none_are_refused(changed: dict[str, Any]) -> None:
-    good = {
+    good: dict[str, Any] = {
         "sender_id": b"\1",
         "recipient_id": b"\2",
         "id_context": None,
@@ -132,7 +144,8 @@ def test_reserving_never_takes_any_back() -> None:
 @given(st.lists(st.one_of(st.none(), st.integers(0, 60)), max_size=80))
 def test_numbers_rise_and_stay_below_what_was_reserved(steps: list[int | None]) -> None:
     client, _ = pair(reserved=0)
-    taken, bound = [], 0
+    taken: list[int] = []
+    bound = 0
     for step in steps:
         if step is not None:
             client.reserve(step)

@@ -25,6 +25,15 @@ STEP_COUNT_MAX: Final = 200_000
 WAKEUP_COUNT_MAX: Final = 3
 
 
+class FixedDice(random.Random):
+    """Dice whose `uniform` always falls the same share (0 to 1) of the way from low to high."""
+
+    share = 0.0
+
+    def uniform(self, a: float, b: float) -> float:
+        return a + (b - a) * self.share
+
+
 class WorldError(AssertionError):
     """A machine did what no machine may do."""
 

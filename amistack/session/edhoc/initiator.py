@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from amistack.errors import EdhocError, LocalProtocolError
-from amistack.session.cose import enc_structure
+from amistack.session.cose import enc_structure, kind_of
 from amistack.session.credentials import AuthenticationKey, Credential, IdCred
 from amistack.session.edhoc.faults import ErrorCode, Fault
 from amistack.session.edhoc.items import encode_identifier
@@ -128,7 +128,7 @@ class Initiator:
         self._suites_i = tuple(suites)
         self._suite = suite_of(self._suites_i[-1])
         self._key = key
-        if not self._suite.fits(key.private_key, self.method):
+        if not self._suite.fits(kind_of(key.private_key), self.method):
             raise LocalProtocolError(
                 f"our key does not fit suite {self._suite.number} and method {int(self.method)}"
             )
@@ -172,7 +172,7 @@ class Initiator:
         with self._lifecycle.step(Trigger.AUTHENTICATION_REQUESTED):
             plaintext = self._plaintext_2
             check_credential(credential, plaintext.id_cred, self._key)
-            if not self._suite.fits(credential.public_key, self.method):
+            if not self._suite.fits(kind_of(credential.public_key), self.method):
                 raise EdhocError(Fault.UNFIT_CREDENTIAL, str(credential))
             prk = self._prk_2e
             if self.method is Method.STATIC_STATIC:

@@ -15,11 +15,12 @@ can drop a machine before it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amistack.errors import EdhocError, LocalProtocolError
-from amistack.session.cose import enc_structure
+from amistack.session.cose import KeyKind, enc_structure, kind_of
 from amistack.session.credentials import AuthenticationKey, Credential, IdCred
 from amistack.session.edhoc.faults import ErrorCode, Fault
 from amistack.session.edhoc.initiator import check_credential
@@ -132,20 +133,10 @@ class Responder:
         suites: Sequence[int] = (2, 0, 3),
         methods: Sequence[int] = (3, 0),
     ) -> None:
-        if unknown := set(methods) - set(Method):
-            raise LocalProtocolError(f"methods {sorted(unknown)}, expected {[*map(int, Method)]}")
         self._key = key
-        own = key.private_key
-        ours = [suite_of(number) for number in suites]
-        # The kind of a key decides: it fits each suite left here by each method left here.
-        self._methods = tuple(
-            Method(method) for method in methods if any(s.fits(own, Method(method)) for s in ours)
+        self._methods, self._suites_r = _usable(
+            kind_of(key.private_key), tuple(suites), tuple(methods)
         )
-        self._suites_r = tuple(
-            s.number for s in ours if any(s.fits(own, method) for method in self._methods)
-        )
-        if not self._suites_r:
-            raise LocalProtocolError(f"our key fits none of suites {list(suites)}")
         self._lifecycle = Lifecycle(RESPONDER)
         self.ead_3 = ()
 
@@ -197,7 +188,7 @@ class Responder:
         with self._lifecycle.step(Trigger.AUTHENTICATION_REQUESTED):
             plaintext = self._plaintext_3
             check_credential(credential, plaintext.id_cred, self._key)
-            if not self._suite.fits(credential.public_key, self._method):
+            if not self._suite.fits(kind_of(credential.public_key), self._method):
                 raise EdhocError(Fault.UNFIT_CREDENTIAL, str(credential))
             prk = self._prk_3e2m
             if self._method is Method.STATIC_STATIC:
@@ -290,3 +281,25 @@ class Responder:
                 err_info=ours,
             )
         return SUITES[selected]
+
+
+@functools.lru_cache(maxsize=32)
+def _usable(
+    kind: KeyKind | None, suites: tuple[int, ...], methods: tuple[int, ...]
+) -> tuple[tuple[Method, ...], tuple[int, ...]]:
+    """The methods and suites that a key of that kind can serve: each with each.
+
+    Cached, for a head-end asks the same for every meter.
+    """
+    if unknown := set(methods) - set(Method):
+        raise LocalProtocolError(f"methods {sorted(unknown)}, expected {[*map(int, Method)]}")
+    ours = [suite_of(number) for number in suites]
+    usable_methods = tuple(
+        method for method in map(Method, methods) if any(s.fits(kind, method) for s in ours)
+    )
+    usable_suites = tuple(
+        s.number for s in ours if any(s.fits(kind, method) for method in usable_methods)
+    )
+    if not usable_suites:
+        raise LocalProtocolError(f"our key fits none of suites {list(suites)}")
+    return usable_methods, usable_suites

@@ -1,7 +1,7 @@
 """The key schedule: transcript hashes, pseudorandom keys, and what is exported at the end.
 
 Spec    RFC 9528 4 (key derivation), A.1 (OSCORE)
-Gives   pure functions, one for each line of figure 7; `Exporter` for a finished handshake
+Gives   pure functions, one for each derivation; `Exporter` for a finished handshake
 Raises  LocalProtocolError on an export that is longer than HKDF can give
 """
 
@@ -32,7 +32,7 @@ _SHA256: Final = hashes.SHA256()
 
 
 class Label(enum.IntEnum):
-    """info_label of each derivation (RFC 9528 figure 6 and 4.2)."""
+    """info_label of each derivation (RFC 9528 4.1.2, 4.2 and appendix H)."""
 
     KEYSTREAM_2 = 0
     SALT_3E2M = 1

@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePublicKey,
     derive_private_key,
 )
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -31,9 +30,10 @@ from amistack.errors import EdhocError, LocalProtocolError
 from amistack.session.cose import (
     COORDINATE_SIZE,
     SIGNATURE_SIZE,
+    KeyKind,
     PrivateKey,
     PublicKey,
-    is_p256,
+    kind_of,
     p256_from_x,
 )
 from amistack.session.edhoc.faults import Fault
@@ -74,13 +74,11 @@ class Suite:
     mac_size: int
     curve: Curve
 
-    def fits(self, key: PrivateKey | PublicKey, method: Method) -> bool:
-        """Whether an authentication key can be used with this suite and method."""
+    def fits(self, kind: KeyKind | None, method: Method) -> bool:
+        """Whether an authentication key of that kind can be used with this suite and method."""
         if self.curve is Curve.P256:
-            return is_p256(key)
-        if method is Method.SIGN_SIGN:
-            return isinstance(key, Ed25519PrivateKey | Ed25519PublicKey)
-        return isinstance(key, X25519PrivateKey | X25519PublicKey)
+            return kind is KeyKind.P256
+        return kind is (KeyKind.ED25519 if method is Method.SIGN_SIGN else KeyKind.X25519)
 
     def proof_size(self, method: Method) -> int:
         """Octets of Signature_or_MAC_x."""
@@ -93,7 +91,7 @@ class Suite:
         if (
             self.curve is Curve.P256
             and isinstance(ephemeral, EllipticCurvePrivateKey)
-            and is_p256(ephemeral)
+            and kind_of(ephemeral) is KeyKind.P256
         ):
             point = ephemeral.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
             return point[1:]

@@ -3,7 +3,8 @@
 Spec    RFC 8613 sections 3 and 5.2; 7.2.1 (at most 2^40 sequence numbers)
 Raises  SequenceExhausted when a block must be reserved first; LocalProtocolError at the end of
         the number space and on parameters that are none
-Limit   identifiers of IDENTIFIER_SIZE_MAX octets, as the nonce has no room for more
+Limit   identifiers of IDENTIFIER_SIZE_MAX octets, as the nonce has no room for more; an ID
+        Context of ID_CONTEXT_SIZE_MAX octets, so that it always fits the option
 Never   stores, draws chance, or shows a key in its repr. What must outlive a crash, the bound of
         the reserved numbers and the replay window, is the caller's to store before it counts
 """
@@ -29,6 +30,7 @@ TAG_SIZES: Final = {AES_CCM_16_64_128: 8, AES_CCM_16_128_128: 16}
 KEY_SIZE: Final = 16
 NONCE_SIZE: Final = 13
 IDENTIFIER_SIZE_MAX: Final = NONCE_SIZE - 6
+ID_CONTEXT_SIZE_MAX: Final = 128
 SEQUENCE_NUMBER_MAX: Final = (1 << 40) - 1
 
 
@@ -53,7 +55,7 @@ class SecurityContext:
     reserved_until: int = 0
 
     def __post_init__(self) -> None:
-        _check_parameters(self.sender_id, self.recipient_id, self.algorithm)
+        _check_parameters(self.sender_id, self.recipient_id, self.id_context, self.algorithm)
         keys_fit = len(self.sender_key) == len(self.recipient_key) == KEY_SIZE
         if not keys_fit or len(self.common_iv) != NONCE_SIZE:
             raise LocalProtocolError("keys or common IV of a wrong size, expected 16, 16 and 13")
@@ -91,7 +93,7 @@ class SecurityContext:
         No sequence number is reserved yet. Raises LocalProtocolError on an empty secret,
         identifiers that are too long or the same, and an algorithm we do not have.
         """
-        _check_parameters(sender_id, recipient_id, algorithm)
+        _check_parameters(sender_id, recipient_id, id_context, algorithm)
         if not master_secret:
             raise LocalProtocolError("master secret of 0 octets, expected some")
         extracted = HKDF.extract(hashes.SHA256(), master_salt, master_secret)
@@ -132,7 +134,9 @@ class SecurityContext:
         self.reserved_until = max(self.reserved_until, min(until, SEQUENCE_NUMBER_MAX + 1))
 
 
-def _check_parameters(sender_id: bytes, recipient_id: bytes, algorithm: int) -> None:
+def _check_parameters(
+    sender_id: bytes, recipient_id: bytes, id_context: bytes | None, algorithm: int
+) -> None:
     if algorithm not in TAG_SIZES:
         raise LocalProtocolError(f"AEAD algorithm {algorithm}, expected one of {list(TAG_SIZES)}")
     for identifier in (sender_id, recipient_id):
@@ -140,6 +144,10 @@ def _check_parameters(sender_id: bytes, recipient_id: bytes, algorithm: int) -> 
             raise LocalProtocolError(
                 f"identifier of {len(identifier)} octets, at most {IDENTIFIER_SIZE_MAX}"
             )
+    if id_context is not None and len(id_context) > ID_CONTEXT_SIZE_MAX:
+        raise LocalProtocolError(
+            f"ID Context of {len(id_context)} octets, at most {ID_CONTEXT_SIZE_MAX}"
+        )
     if sender_id == recipient_id:
         # Both directions would have the same key and the same nonces (section 3.3).
         raise LocalProtocolError(f"both identifiers are {sender_id.hex()!r}, expected two")

@@ -34,7 +34,7 @@ FROM meter m LEFT JOIN location l ON l.meter = m.meter LEFT JOIN registration g 
 _BLOCK = """
 SELECT b.meter, b.channel, b.day, b.channel_set, b.interval_s, b.opening, b.advance, b.packed,
   b.qualities, b.flags, c.reading_type, c.register_type, c.multiplier, c.unit, c.interval_s,
-  p.received_ms, p.method, p.path
+  p.received_ms, p.method, p.path, p.offset_min
 FROM day_block b
 JOIN channel c ON c.meter = b.meter AND c.channel_set = b.channel_set AND c.channel = b.channel
 JOIN report p ON p.meter = b.meter AND p.day = b.day
@@ -63,8 +63,17 @@ def _overview(connection: sqlite3.Connection, row: Row) -> MeterOverview:
     newest_day, report_count = row[13:]
     record: RegistrationRecord | None = None
     if declared[0] is not None:
-        channels = _channels(connection, meter, channel_set=declared[4])
-        record = RegistrationRecord(meter, *declared, channels)
+        registered_at, reason, software, model_version, channel_set, offset = declared
+        record = RegistrationRecord(
+            meter,
+            registered_at,
+            reason,
+            software,
+            model_version,
+            channel_set,
+            offset,
+            channels(connection, meter, channel_set),
+        )
     return MeterOverview(
         Meter(meter, public_key, MeterState(state), enrolled_at),
         bool(is_secured),
@@ -75,9 +84,10 @@ def _overview(connection: sqlite3.Connection, row: Row) -> MeterOverview:
     )
 
 
-def _channels(
-    connection: sqlite3.Connection, meter: Eui64, *, channel_set: int
+def channels(
+    connection: sqlite3.Connection, meter: Eui64, channel_set: int
 ) -> tuple[ChannelRecord, ...]:
+    """See `Store.channels`."""
     rows = connection.execute(
         "SELECT channel, reading_type, register_type, multiplier, unit, interval_s FROM channel "
         "WHERE meter = ? AND channel_set = ? ORDER BY channel",
@@ -155,19 +165,18 @@ def blocks_of_day(connection: sqlite3.Connection, day: int) -> list[StoredBlock]
 
 
 def _block(row: Row) -> StoredBlock:
-    return StoredBlock(
-        DayBlock(*row[:9], BlockFlag(row[9])), ChannelRecord(row[1], *row[10:15]), *row[15:]
-    )
+    values = (*row[:9], BlockFlag(row[9]))
+    return StoredBlock(DayBlock(*values), ChannelRecord(row[1], *row[10:15]), *row[15:])
 
 
 def log_entries(connection: sqlite3.Connection, meter: Eui64, limit: int) -> list[LogRecord]:
     """See `Store.log_entries`."""
     rows = connection.execute(
-        "SELECT meter, sequence, at, event_type, detail FROM log_entry WHERE meter = ? "
-        "ORDER BY sequence DESC LIMIT ?",
+        "SELECT meter, sequence, at, event_type, detail, is_time_doubtful FROM log_entry "
+        "WHERE meter = ? ORDER BY sequence DESC LIMIT ?",
         (meter, limit),
     )
-    return [LogRecord(*row) for row in rows]
+    return [LogRecord(*row[:5], bool(row[5])) for row in rows]
 
 
 def reads(connection: sqlite3.Connection, meter: Eui64 | None, limit: int) -> list[OnDemandRead]:
@@ -175,7 +184,7 @@ def reads(connection: sqlite3.Connection, meter: Eui64 | None, limit: int) -> li
     where = "" if meter is None else "WHERE meter = ?"
     arguments = (limit,) if meter is None else (meter, limit)
     rows = connection.execute(
-        f"SELECT * FROM on_demand_read {where} ORDER BY asked_ms DESC LIMIT ?", arguments
+        f"SELECT * FROM on_demand_read {where} ORDER BY asked_ms DESC, identifier LIMIT ?", arguments
     )
     return [_read(row) for row in rows]
 
@@ -189,8 +198,10 @@ def find_read(connection: sqlite3.Connection, identifier: bytes) -> OnDemandRead
 
 
 def _read(row: Row) -> OnDemandRead:
-    identifier, meter, asked_ms, answered_ms, result, path, answer = row
-    return OnDemandRead(identifier, meter, asked_ms, ReadResult(result), answered_ms, path, answer)
+    identifier, meter, asked_ms, answered_ms, result, path, answer, detail = row
+    return OnDemandRead(
+        identifier, meter, asked_ms, ReadResult(result), answered_ms, path, answer, detail
+    )
 
 
 def counts(connection: sqlite3.Connection, days: Sequence[int]) -> Counts:

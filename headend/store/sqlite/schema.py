@@ -6,6 +6,7 @@ Raises  StoreUnusable, one line that says what to do: no rights, not a database,
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from importlib import resources
 from pathlib import Path
@@ -30,6 +31,7 @@ def migrations() -> list[tuple[int, str]]:
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection for writing: WAL, every commit flushed to disk, the schema up to date."""
+    _make_private(path)
     try:
         # Autocommit: transactions are begun and ended by the writer alone.
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -53,11 +55,28 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
     """A connection for reading what is committed, beside the writer."""
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
-    )
-    connection.execute("PRAGMA query_only = ON")
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
+        )
+        connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        raise StoreUnusable(f"{path} cannot be opened a second time: {error}") from error
     return connection
+
+
+def _make_private(path: Path) -> None:
+    """Make the file, if it is not there, for its owner alone: it will hold sessions' keys.
+
+    SQLite gives the files that it puts beside it the same mode.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreUnusable(
+            f"{path} cannot be opened: {error.strerror or error}; "
+            "check that its folder exists and that this user may write there"
+        ) from error
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

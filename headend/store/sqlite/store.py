@@ -59,7 +59,11 @@ class SqliteStore:
     def open(cls, path: Path) -> SqliteStore:
         """The store in the file at `path`, made if it is not there. Raises StoreUnusable."""
         writing = connect(path)
-        return cls(writing, connect_readonly(path))
+        try:
+            return cls(writing, connect_readonly(path))
+        except StoreError:
+            writing.close()
+            raise
 
     # Writing
 
@@ -115,7 +119,7 @@ class SqliteStore:
     def _commit_group(self, writes: Sequence[Write]) -> list[Outcome]:
         try:
             return self._transact(writes)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, the writer must live on
             if len(writes) == 1:
                 return [StoreError(f"the store refused a write: {error}")]
         # One bad write must not spoil its neighbours: each for itself then.
@@ -141,6 +145,8 @@ class SqliteStore:
     # Reading
 
     async def _read(self, ask: Callable[..., T], *arguments: object) -> T:
+        if self._is_closed:
+            raise StoreError("the store is closing")
         try:
             return await self._loop.run_in_executor(self._reader, ask, self._reading, *arguments)
         except sqlite3.Error as error:
@@ -171,6 +177,10 @@ class SqliteStore:
     async def channel_sets(self) -> Iterable[tuple[Eui64, int, ChannelRecord]]:
         """See `Store.channel_sets`."""
         return await self._read(reading.channel_sets)
+
+    async def channels(self, meter: Eui64, channel_set: int) -> Sequence[ChannelRecord]:
+        """See `Store.channels`."""
+        return await self._read(reading.channels, meter, channel_set)
 
     async def offsets(self) -> Iterable[tuple[Eui64, int]]:
         """See `Store.offsets`."""

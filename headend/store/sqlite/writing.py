@@ -13,12 +13,14 @@ from headend.domain.readings import (
     LogRecord,
     OnDemandRead,
     QuarantinedRecord,
+    ReadResult,
     ReportRecord,
 )
 from headend.store.interface import (
     Enrolled,
     EnrolmentConflict,
     EnrolMeters,
+    InterruptReads,
     KeepDelivery,
     KeepRead,
     KeepSession,
@@ -52,6 +54,12 @@ def apply(connection: sqlite3.Connection, write: Write) -> Outcome:
             return None
         case EnrolMeters():
             return _enrol(connection, write)
+        case InterruptReads():
+            connection.execute(
+                "UPDATE on_demand_read SET result = ? WHERE result = ?",
+                (ReadResult.INTERRUPTED, ReadResult.ASKED),
+            )
+            return None
         case _:
             assert_never(write)
 
@@ -105,10 +113,10 @@ def _keep_location(connection: sqlite3.Connection, meter: Eui64, path: str, at: 
 
 def _keep_read(connection: sqlite3.Connection, read: OnDemandRead) -> None:
     connection.execute(
-        "INSERT INTO on_demand_read VALUES (?, ?, ?, ?, ?, ?, ?) "
+        "INSERT INTO on_demand_read VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (identifier) DO UPDATE "
         "SET answered_ms = excluded.answered_ms, result = excluded.result, path = excluded.path, "
-        "answer = excluded.answer",
+        "answer = excluded.answer, detail = excluded.detail",
         (
             read.identifier,
             read.meter,
@@ -117,6 +125,7 @@ def _keep_read(connection: sqlite3.Connection, read: OnDemandRead) -> None:
             read.result,
             read.path,
             read.answer,
+            read.detail,
         ),
     )
 
@@ -137,7 +146,7 @@ def _keep_record(connection: sqlite3.Connection, delivery: KeepDelivery, record:
             return _keep_block(connection, delivery, record)
         case ReportRecord():
             inserted = connection.execute(
-                "INSERT INTO report VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO report VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (
                     record.meter,
                     record.day,
@@ -146,6 +155,7 @@ def _keep_record(connection: sqlite3.Connection, delivery: KeepDelivery, record:
                     delivery.received_ms,
                     record.clock_s,
                     record.clock_state,
+                    record.offset_min,
                 ),
             ).rowcount
             return Kept.NEW if inserted else Kept.REPEATED
@@ -198,15 +208,16 @@ def _keep_block(connection: sqlite3.Connection, delivery: KeepDelivery, block: D
 def _keep_log_entry(
     connection: sqlite3.Connection, delivery: KeepDelivery, entry: LogRecord
 ) -> Kept:
-    values = (entry.at, entry.event_type, entry.detail)
+    values = (entry.at, entry.event_type, entry.detail, int(entry.is_time_doubtful))
     inserted = connection.execute(
-        "INSERT INTO log_entry VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO log_entry VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (entry.meter, entry.sequence, *values, delivery.received_ms),
     ).rowcount
     if inserted:
         return Kept.NEW
     stored = connection.execute(
-        "SELECT at, event_type, detail FROM log_entry WHERE meter = ? AND sequence = ?",
+        "SELECT at, event_type, detail, is_time_doubtful FROM log_entry "
+        "WHERE meter = ? AND sequence = ?",
         (entry.meter, entry.sequence),
     ).fetchone()
     if stored == values:

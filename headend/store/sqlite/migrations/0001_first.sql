@@ -58,6 +58,8 @@ CREATE TABLE report (
   received_ms INTEGER NOT NULL,
   clock_s     INTEGER NOT NULL,
   clock_state INTEGER NOT NULL,
+  -- As declared when it came: a later change must not move days that are stored.
+  offset_min  INTEGER NOT NULL,
   PRIMARY KEY (meter, day)
 ) STRICT, WITHOUT ROWID;
 
@@ -83,6 +85,7 @@ CREATE TABLE log_entry (
   at          INTEGER NOT NULL,
   event_type  TEXT NOT NULL,
   detail      TEXT NOT NULL,
+  is_time_doubtful INTEGER NOT NULL,
   received_ms INTEGER NOT NULL,
   PRIMARY KEY (meter, sequence)
 ) STRICT, WITHOUT ROWID;
@@ -106,7 +109,8 @@ CREATE TABLE on_demand_read (
   answered_ms INTEGER,
   result      INTEGER NOT NULL,
   path        TEXT NOT NULL,
-  answer      BLOB
+  answer      BLOB,
+  detail      TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX on_demand_read_by_meter ON on_demand_read (meter, asked_ms);

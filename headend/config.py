@@ -1,0 +1,139 @@
+"""The head-end's settings: headend.toml, or what holds without one.
+
+Gives   frozen settings, every path absolute or relative to the settings file's own folder
+Raises  ConfigError, one line: the file, the key, what was seen and what was expected
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from amistack.errors import ConfigError
+from amistack.settings import load
+
+FILE_NAME: Final = "headend.toml"
+PORT: Final = 5683
+"""The port of CoAP (RFC 7252 section 6.1)."""
+PORT_MAX: Final = 65_535
+SOCKET_PATH_SIZE_MAX: Final = 107
+"""Octets that fit in a Unix socket's address, less the closing zero (unix(7))."""
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where meters find the head-end: `listen`, an address and a UDP port.
+
+    `0.0.0.0:5683` serves IPv4 on every interface, `[::]:5683` IPv6 and IPv4.
+    """
+
+    listen: str = f"0.0.0.0:{PORT}"
+
+    def __post_init__(self) -> None:
+        split_address(self.listen, "listen")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of `listen`."""
+        return split_address(self.listen, "listen")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """Where the commands and programs of this machine find it: a Unix socket, its owner's only."""
+
+    socket: Path = Path("headend.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where everything is kept: one SQLite file, with its companions beside it."""
+
+    path: Path = Path("headend.sqlite")
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySettings:
+    """The head-end's private key, which every meter trusts by its public half."""
+
+    key: Path = Path("headend-key.pem")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What goes to standard error: events of this `level` and above."""
+
+    level: str = "info"
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ConfigError(f"level is {self.level!r}, expected one of {', '.join(LEVELS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of headend.toml, a table for each field."""
+
+    server: ServerSettings = dataclasses.field(default_factory=ServerSettings)
+    api: ApiSettings = dataclasses.field(default_factory=ApiSettings)
+    store: StoreSettings = dataclasses.field(default_factory=StoreSettings)
+    identity: IdentitySettings = dataclasses.field(default_factory=IdentitySettings)
+    log: LogSettings = dataclasses.field(default_factory=LogSettings)
+
+
+def read_settings(path: Path | None) -> Settings:
+    """The settings in the file at `path`, or in headend.toml here, or those without any file.
+
+    Raises ConfigError. A file that was named must be there.
+    """
+    file = Path(FILE_NAME) if path is None else path
+    settings = Settings() if path is None and not file.exists() else load(file, Settings)
+    settings = _anchored(settings, file.parent)
+    size = len(str(settings.api.socket).encode())
+    if size > SOCKET_PATH_SIZE_MAX:
+        raise ConfigError(
+            f"{file}: api.socket is a path of {size} octets, at most {SOCKET_PATH_SIZE_MAX} fit; "
+            "choose a shorter one, such as /run/headend/headend.sock"
+        )
+    return settings
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    """Defaults are relative to the file's folder too; what the file itself says already is."""
+
+    def at(path: Path) -> Path:
+        # A path from the file stands in the folder already, absolute or not.
+        return path if path.is_relative_to(folder) and folder != Path() else folder / path
+
+    return dataclasses.replace(
+        settings,
+        api=ApiSettings(at(settings.api.socket)),
+        store=StoreSettings(at(settings.store.path)),
+        identity=IdentitySettings(at(settings.identity.key)),
+    )
+
+
+def split_address(text: str, what: str) -> tuple[str, int]:
+    """Host and port of `192.0.2.7:5683`, `name:5683` or `[2001:db8::7]:5683`.
+
+    Raises ConfigError; `what` names the setting in its message.
+    """
+    host, colon, port = text.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if is_bracketed:
+        host = host[1:-1]
+    is_readable = colon and host and port.isascii() and port.isdigit()
+    if not is_readable or (":" in host and not is_bracketed) or int(port[:6]) > PORT_MAX:
+        raise ConfigError(
+            f"{what} is {text!r}, expected an address and a port, such as 0.0.0.0:{PORT} "
+            f"or [::]:{PORT}"
+        )
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """The inverse of `split_address`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

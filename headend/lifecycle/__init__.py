@@ -1,0 +1,1 @@
+"""Meters from the registry to the street and back."""

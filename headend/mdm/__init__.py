@@ -1,0 +1,1 @@
+"""What the head-end makes of stored readings."""

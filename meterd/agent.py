@@ -1,0 +1,542 @@
+"""A meter's side of the conversation: secure, register, report, answer.
+
+                 SessionProposed          registered
+    SECURING ----------------> REGISTERING ----------> REPORTING
+      ^  ^                        |                        |
+      |  +------------------------+------------------------+
+      |        the head-end does not know the session any more
+      +-- a failed handshake is tried again, later each time
+
+In      `receive_datagram`, `handle_timer` (a datagram machine), `start`
+Out     `data_to_send`, `events`, `next_timer`
+Raises  StoreError when the meter's storage fails: nothing is sent that was not made durable
+Limit   one request under way at a time; one report a day; retries up to RETRY_MAX s apart
+Never   reads a clock, or answers anything that is not authentic
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from amistack.coap.codes import Code, format_code
+from amistack.coap.link_format import Link
+from amistack.coap.message import Message
+from amistack.coap.options import OptionNumber
+from amistack.errors import CoapError, LocalProtocolError, ModelError, TableFull
+from amistack.identifiers import Eui64
+from amistack.machine import Peer
+from amistack.model import (
+    CONTENT_FORMAT_V1,
+    DailyReport,
+    LogEntry,
+    ReadAnswer,
+    ReadParts,
+    ReadRequest,
+    Registration,
+    RegistrationAcknowledgement,
+    RegistrationReason,
+    ReportAcknowledgement,
+)
+from amistack.model.events import COLD_STARTED, PRIMARY_POWER_RESTORED, REGISTERED
+from amistack.model.resources import READ, REGISTRATION, REPORT
+from amistack.session.credentials import AuthenticationKey, Credential
+from amistack.session.handshakes import CredentialWanted, SessionProposed
+from amistack.session.oscore import ReplayWindow, SecurityContext
+from amistack.stack import (
+    SEQUENCE_BLOCK,
+    Event,
+    HandshakeFailed,
+    NumbersWanted,
+    RequestFailed,
+    RequestId,
+    SecureRequest,
+    SecureResponse,
+    Stack,
+)
+from meterd.clock import MeterClock
+from meterd.recorder import CHANNEL_SET, Recorder
+from meterd.storage import SavedSession, Storage
+
+SOFTWARE: Final = "amistack meterd 0.1"
+MODEL_VERSIONS: Final = (1,)
+
+RETRY_MIN: Final = 2.0
+RETRY_MAX: Final = 900.0
+PAYLOAD_SIZE_MAX: Final = 3_500
+"""Octets of one report or answer; what does not fit of the log waits for the next."""
+SHORT_IDENTIFIER_COUNT: Final = 24
+"""C_I is one of the identifiers that cost one octet (RFC 9528 section 3.3.2)."""
+
+LINKS: Final = (Link(f"/{READ}", ("amistack.read",), content_formats=(CONTENT_FORMAT_V1,)),)
+
+
+class Stage(enum.Enum):
+    """Where the conversation stands."""
+
+    SECURING = "securing"
+    REGISTERING = "registering"
+    REPORTING = "reporting"
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """There is a new session with the head-end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The head-end has taken the registration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The report of `day` is acknowledged; `verdicts` says what was not plainly accepted."""
+
+    day: int
+    verdicts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAnswered:
+    """An on-demand read was answered."""
+
+    identifier: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hindered:
+    """Something did not work and is tried again in `retry_s` seconds."""
+
+    stage: Stage
+    reason: str
+    retry_s: float
+
+
+AgentEvent = Secured | Registered | Reported | ReadAnswered | Hindered
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """The request that waits for its answer."""
+
+    request: RequestId
+    sent: float
+    day: int | None = None
+    entries: tuple[LogEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a day's report goes out: `delay_s` after its midnight, spread over `spread_s`."""
+
+    delay_s: float = 300.0
+    spread_s: float = 3600.0
+    start_spread_s: float = 5.0
+
+
+class Agent:
+    """One meter in conversation with one head-end."""
+
+    def __init__(
+        self,
+        *,
+        meter: Eui64,
+        key: AuthenticationKey,
+        head_end: Credential,
+        head_end_peer: Peer,
+        storage: Storage,
+        recorder: Recorder,
+        clock: MeterClock,
+        schedule: Schedule,
+        offset_min: int,
+        entropy: Callable[[int], bytes],
+        dice: random.Random,
+    ) -> None:
+        self._meter = meter
+        self._head_end = head_end
+        self._head_end_name = head_end.id_cred.encode_map()
+        self._peer = head_end_peer
+        self._storage = storage
+        self._recorder = recorder
+        self._clock = clock
+        self._schedule = schedule
+        self._offset_min = offset_min
+        self._dice = dice
+        self._stack = Stack(key=key, entropy=entropy, dice=dice, links=LINKS, is_responder=False)
+        self.stage = Stage.SECURING
+        self.counters: Counter[str] = Counter()
+        self._under_way: _UnderWay | None = None
+        self._is_securing = False
+        self._retry_s = RETRY_MIN
+        self._act_at: float | None = None
+        self._record_at: float | None = None
+        self._reason = RegistrationReason.COLD_BOOT
+        # Where in the spread this meter's report falls: the same moment every day.
+        self._spread_s = dice.uniform(0.0, schedule.spread_s)
+        self._events: list[AgentEvent] = []
+
+    # Commands from above.
+
+    def start(self, *, now: float) -> None:
+        """Take up where the storage left off: record what is missing, then speak."""
+        utc = self._clock.utc(now)
+        is_first = self._recorder.recorded_until is None
+        self._recorder.advance(utc)
+        event = COLD_STARTED if is_first else PRIMARY_POWER_RESTORED
+        self._recorder.log(utc, event, is_time_doubtful=True)
+        self._plan_recording(now)
+        self._reason = (
+            RegistrationReason.COLD_BOOT if is_first else RegistrationReason.POWER_RESTORED
+        )
+        saved = self._storage.session()
+        if saved is not None and saved.head_end == self._head_end_name:
+            self._stack.add_session(self._head_end_name, _restored(saved))
+            self.stage = Stage.REGISTERING
+        self._act_at = now + self._dice.uniform(0.0, self._schedule.start_spread_s)
+
+    # Inputs from below.
+
+    def receive_datagram(self, data: bytes, peer: Peer, *, now: float) -> None:
+        """Take one datagram. Never raises on bad data."""
+        self._stack.receive_datagram(data, peer, now=now)
+        self._turn(now)
+
+    def handle_timer(self, *, now: float) -> None:
+        """Record, send, and try again whatever is due."""
+        self._stack.handle_timer(now=now)
+        if self._record_at is not None and self._record_at <= now:
+            self._record(now)
+        if self._act_at is not None and self._act_at <= now:
+            self._act_at = None
+            self._act(now)
+        self._turn(now)
+
+    # Outputs, for the driver to collect.
+
+    def data_to_send(self) -> list[tuple[Peer, bytes]]:
+        """Datagrams and where they go, in order. Each is handed over once."""
+        return self._stack.data_to_send()
+
+    def events(self) -> list[AgentEvent]:
+        """What happened, oldest first. Each is handed over once."""
+        events, self._events = self._events, []
+        return events
+
+    def next_timer(self) -> float | None:
+        """When to call `handle_timer`, or None for not until something else happens."""
+        times = (self._stack.next_timer(), self._record_at, self._act_at)
+        return min((time for time in times if time is not None), default=None)
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """What was refused since the start, by `layer: reason`."""
+        return dict(self._stack.refused)
+
+    # Recording
+
+    def _record(self, now: float) -> None:
+        recorded = self._recorder.advance(self._clock.utc(now))
+        self.counters["intervals recorded"] += recorded
+        self._plan_recording(now)
+        if self.stage is Stage.REPORTING and self._act_at is None:
+            self._plan_report(now)
+
+    def _plan_recording(self, now: float) -> None:
+        due = self._clock.when(self._recorder.next_due(self._clock.utc(now)))
+        # A moment later, so that rounding in a timer never meets the interval still running.
+        self._record_at = max(due + 0.05, now)
+
+    # Speaking
+
+    def _act(self, now: float) -> None:
+        """Do what the stage asks for, if nothing is under way."""
+        if self._under_way is not None or self._is_securing:
+            return
+        match self.stage:
+            case Stage.SECURING:
+                self._secure(now)
+            case Stage.REGISTERING:
+                self._register(now)
+            case Stage.REPORTING:
+                self._report(now)
+            case _:
+                assert_never(self.stage)
+
+    def _secure(self, now: float) -> None:
+        saved = self._storage.session()
+        last = saved.recipient_id if saved is not None else b""
+        # Another one than last time: a late message of the old session must not fit the new one.
+        number = last[0] + 1 if len(last) == 1 else self._dice.randrange(SHORT_IDENTIFIER_COUNT)
+        self._is_securing = True
+        self._stack.connect(
+            self._peer,
+            (self._head_end,),
+            c_i=bytes((number % SHORT_IDENTIFIER_COUNT,)),
+            now=now,
+        )
+
+    def _register(self, now: float) -> None:
+        registration = Registration(
+            self._meter,
+            MODEL_VERSIONS,
+            SOFTWARE,
+            CHANNEL_SET,
+            self._offset_min,
+            self._recorder.channels,
+            self._reason,
+        )
+        self._send(_post(REGISTRATION, registration.encode()), now=now)
+
+    def _report(self, now: float) -> None:
+        day = self._next_day(now)
+        if day is None:
+            self._plan_report(now)
+            return
+        payload, entries = self._report_of(day, now)
+        self._send(_post(REPORT, payload), day=day, entries=entries, now=now)
+
+    def _report_of(self, day: int, now: float) -> tuple[bytes, tuple[LogEntry, ...]]:
+        blocks = tuple(self._recorder.block(day))
+        entries = tuple(self._recorder.entries_of(day))
+        clock = self._clock.reading(now)
+        while True:
+            report = DailyReport(CHANNEL_SET, day, clock, blocks, entries)
+            payload = report.encode()
+            if len(payload) <= PAYLOAD_SIZE_MAX or not entries:
+                return payload, entries
+            entries = entries[: len(entries) // 2]
+
+    def _next_day(self, now: float) -> int | None:
+        """The newest day that is owed and may go out now; older ones follow it."""
+        utc = self._clock.utc(now)
+        yesterday = self._recorder.day_of(utc) - 1
+        for day in self._recorder.owed_days():
+            if day < yesterday or utc >= self._due(day):
+                return day
+        return None
+
+    def _due(self, day: int) -> float:
+        """UTC at which the report of `day` is to go out; a fresh start does not wait for it."""
+        return self._recorder.start_of(day + 1) + self._schedule.delay_s + self._spread_s
+
+    def _plan_report(self, now: float) -> None:
+        """Wake when yesterday's report is due, or at once if anything older is owed."""
+        owed = self._recorder.owed_days()
+        if not owed:
+            self._act_at = None  # The recording of midnight's interval comes back here.
+            return
+        due = self._clock.when(self._due(owed[0]))
+        self._act_at = now if self._next_day(now) is not None else max(due, now)
+
+    def _send(
+        self,
+        message: Message,
+        *,
+        now: float,
+        day: int | None = None,
+        entries: tuple[LogEntry, ...] = (),
+    ) -> None:
+        try:
+            request = self._stack.request(self._head_end_name, message, self._peer, now=now)
+        except (LocalProtocolError, TableFull) as error:
+            self._hinder(str(error), now=now)
+            return
+        self._under_way = _UnderWay(request, now, day, entries)
+
+    # What the stack reports
+
+    def _turn(self, now: float) -> None:
+        while events := self._stack.events():
+            for event in events:
+                self._receive(event, now)
+
+    def _receive(self, event: Event, now: float) -> None:
+        match event:
+            case SecureRequest():
+                self._answer(event, now)
+            case SecureResponse():
+                self._receive_response(event, now)
+            case RequestFailed():
+                self._receive_failure(event, now)
+            case SessionProposed():
+                self._keep_session(event, now)
+            case HandshakeFailed():
+                self._is_securing = False
+                self._hinder(f"handshake: {event.reason} {event.detail}".rstrip(), now=now)
+            case NumbersWanted():
+                self._storage.reserve_numbers(event.recipient_id, event.until)
+                self._stack.numbers_reserved(event.recipient_id, event.until, now=now)
+            case CredentialWanted():
+                self._stack.provide_credential(event, None, now=now)
+            case _:
+                assert_never(event)
+
+    def _keep_session(self, proposed: SessionProposed, now: float) -> None:
+        parameters = proposed.parameters
+        self._storage.keep_session(
+            SavedSession(
+                self._head_end_name,
+                parameters.recipient_id,
+                parameters.sender_id,
+                parameters.master_secret,
+                parameters.master_salt,
+                SEQUENCE_BLOCK,
+                ReplayWindow().state,
+            )
+        )
+        self._stack.accept_session(
+            proposed, self._head_end_name, reserved_until=SEQUENCE_BLOCK, now=now
+        )
+        self._is_securing = False
+        self._events.append(Secured())
+        self._advance_to(Stage.REGISTERING, now)
+
+    def _receive_response(self, event: SecureResponse, now: float) -> None:
+        under_way = self._under_way
+        if under_way is None or under_way.request != event.request:
+            return
+        self._under_way = None
+        message = event.message
+        if message.code == Code.SERVICE_UNAVAILABLE:
+            wait = message.uint_option(OptionNumber.MAX_AGE)
+            self._hinder("the head-end says later", now=now, at_least=wait or 60)
+            return
+        if message.code != Code.CHANGED:
+            detail = message.payload.decode(errors="replace")[:80]
+            self._hinder(f"{format_code(message.code)} {detail}".rstrip(), now=now)
+            return
+        try:
+            if under_way.day is None:
+                self._take_registered(message, under_way, now)
+            else:
+                self._take_reported(message, under_way, under_way.day, now)
+        except ModelError as error:
+            self._hinder(f"acknowledgement: {error}", now=now)
+
+    def _take_registered(self, message: Message, under_way: _UnderWay, now: float) -> None:
+        acknowledgement = RegistrationAcknowledgement.decode(message.payload)
+        self._take_time(under_way, acknowledgement.received_ms, acknowledgement.held_ms, now)
+        self._recorder.log(self._clock.utc(now), REGISTERED)
+        self._events.append(Registered())
+        self._advance_to(Stage.REPORTING, now)
+
+    def _take_reported(self, message: Message, under_way: _UnderWay, day: int, now: float) -> None:
+        acknowledgement = ReportAcknowledgement.decode(message.payload)
+        self._take_time(under_way, acknowledgement.received_ms, acknowledgement.held_ms, now)
+        self._recorder.settle(day, under_way.entries)
+        self.counters["reports acknowledged"] += 1
+        verdicts = tuple(
+            f"{one.record}: {one.disposition.name.lower()}, {one.reason}"
+            for one in acknowledgement.verdicts
+        )
+        self._events.append(Reported(day, verdicts))
+        self._retry_s = RETRY_MIN
+        self._plan_report(now)
+        if self._act_at is not None and self._act_at <= now:
+            self._act_at = None
+            self._act(now)
+
+    def _take_time(self, under_way: _UnderWay, received_ms: int, held_ms: int, now: float) -> None:
+        self._clock.take_sample(
+            sent=under_way.sent, got=now, received_ms=received_ms, held_ms=held_ms
+        )
+
+    def _receive_failure(self, event: RequestFailed, now: float) -> None:
+        if self._under_way is None or self._under_way.request != event.request:
+            return
+        self._under_way = None
+        if event.code == Code.UNAUTHORIZED:
+            # Anybody can say so, but only the head-end can go through a handshake: the old
+            # session stays in use until then, and handshakes are as far apart as any retry.
+            self.stage = Stage.SECURING
+        self._hinder(event.reason, now=now)
+
+    # Requests of the head-end
+
+    def _answer(self, request: SecureRequest, now: float) -> None:
+        # Durable before the answer: only then it may go under the request's nonce.
+        self._storage.keep_window(request.recipient_id, request.window)
+        answer = self._answer_to(request.message, now)
+        try:
+            self._stack.respond(request.exchange, answer, is_durable=True, now=now)
+        except LocalProtocolError as error:
+            self.counters[f"answer not sent: {error}"] += 1
+
+    def _answer_to(self, message: Message, now: float) -> Message:
+        try:
+            if message.path != READ:
+                return Message.response(Code.NOT_FOUND)
+            if message.code != Code.FETCH:
+                return Message.response(Code.METHOD_NOT_ALLOWED)
+            if message.content_format != CONTENT_FORMAT_V1:
+                return Message.response(Code.UNSUPPORTED_CONTENT_FORMAT)
+            wanted = ReadRequest.decode(message.payload)
+        except (CoapError, ModelError) as error:
+            self.counters[f"read refused: {error.reason}"] += 1
+            return Message.response(Code.BAD_REQUEST, payload=error.reason.encode())
+        self._record(now)
+        answer = self._read(wanted, now)
+        self.counters["reads answered"] += 1
+        self._events.append(ReadAnswered(wanted.identifier))
+        return Message.response(
+            Code.CONTENT, payload=answer, content_format=CONTENT_FORMAT_V1, max_age=0
+        )
+
+    def _read(self, wanted: ReadRequest, now: float) -> bytes:
+        """What the meter knows now, as far as it was asked; the log as far as it fits."""
+        utc = self._clock.utc(now)
+        day = self._recorder.day_of(utc)
+        registers = self._recorder.registers(utc) if ReadParts.REGISTERS in wanted.parts else ()
+        blocks = tuple(self._recorder.block(day)) if ReadParts.INTERVALS in wanted.parts else ()
+        entries = tuple(self._recorder.entries_of(day)) if ReadParts.LOG in wanted.parts else ()
+        while True:
+            payload = ReadAnswer(
+                wanted.identifier,
+                CHANNEL_SET,
+                day,
+                self._clock.reading(now),
+                registers,
+                blocks,
+                entries,
+            ).encode()
+            if len(payload) <= PAYLOAD_SIZE_MAX or not entries:
+                return payload
+            entries = entries[len(entries) // 2 + 1 :]
+
+    # Going on
+
+    def _advance_to(self, stage: Stage, now: float) -> None:
+        self.stage = stage
+        self._retry_s = RETRY_MIN
+        self._act_at = None
+        self._act(now)
+
+    def _hinder(self, reason: str, *, now: float, at_least: float = 0.0) -> None:
+        """Try again later: each time twice as long, spread so that a street does not march."""
+        wait = max(self._retry_s, at_least) * self._dice.uniform(1.0, 1.5)
+        self._retry_s = min(self._retry_s * 2, RETRY_MAX)
+        self._act_at = now + wait
+        self.counters["hindered"] += 1
+        self._events.append(Hindered(self.stage, reason, wait))
+
+
+def _post(path: str, payload: bytes) -> Message:
+    return Message.request(Code.POST, path, payload=payload, content_format=CONTENT_FORMAT_V1)
+
+
+def _restored(saved: SavedSession) -> SecurityContext:
+    """The saved session's context: numbers go on at the reserved bound."""
+    context = SecurityContext.derive(
+        master_secret=saved.master_secret,
+        master_salt=saved.master_salt,
+        sender_id=saved.sender_id,
+        recipient_id=saved.recipient_id,
+    )
+    context.replay_window = ReplayWindow.restore(*saved.window)
+    context.next_sequence_number = context.reserved_until = saved.reserved_until
+    return context
