@@ -3,7 +3,7 @@
 A dataclass is a table; its fields are the keys, their types what is accepted, their defaults what
 holds where a key is absent. A nested dataclass is a table in the table.
 
-Gives   the value, with relative paths made relative to the file's own folder
+Gives   the value, with relative paths (defaults too) made relative to the file's own folder
 Raises  ConfigError, one line: the file, the key, what was seen and what was expected
 Never   reads the environment, or guesses: a key that is not known is refused
 """
@@ -71,13 +71,15 @@ def _table(table: Mapping[str, object], settings: type[Any], file: Path, where: 
     for name, field in fields.items():
         if name in table:
             values[name] = _value(table[name], hints[name], file, f"{where}{name}")
+        elif isinstance(field.default, Path):
+            values[name] = file.parent / field.default
+        elif dataclasses.is_dataclass(hints[name]) and field.default is dataclasses.MISSING:
+            # An absent table may still be complete; if not, its own key is named.
+            values[name] = _table(
+                {}, typing.cast("type[Any]", hints[name]), file, f"{where}{name}."
+            )
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            inner = hints[name]
-            if dataclasses.is_dataclass(inner):
-                # An absent table may still be complete; if not, its own key is named.
-                values[name] = _table({}, typing.cast("type[Any]", inner), file, f"{where}{name}.")
-            else:
-                raise ConfigError(f"{file}: {where}{name} is missing; expected {_kind(inner)}")
+            raise ConfigError(f"{file}: {where}{name} is missing; expected {_kind(hints[name])}")
     try:
         return settings(**values)
     except ConfigError as error:

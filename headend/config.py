@@ -102,17 +102,17 @@ def read_settings(path: Path | None) -> Settings:
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
-    """Defaults are relative to the file's folder too; what the file itself says already is."""
+    """`settings` with the paths that were not set taken from `folder`; the others are already."""
+    default = Settings()
 
-    def at(path: Path) -> Path:
-        # A path from the file stands in the folder already, absolute or not.
-        return path if path.is_relative_to(folder) and folder != Path() else folder / path
+    def at(path: Path, unset: Path) -> Path:
+        return folder / path if path == unset else path
 
     return dataclasses.replace(
         settings,
-        api=ApiSettings(at(settings.api.socket)),
-        store=StoreSettings(at(settings.store.path)),
-        identity=IdentitySettings(at(settings.identity.key)),
+        api=ApiSettings(at(settings.api.socket, default.api.socket)),
+        store=StoreSettings(at(settings.store.path, default.store.path)),
+        identity=IdentitySettings(at(settings.identity.key, default.identity.key)),
     )
 
 

@@ -9,7 +9,8 @@
 
 In      `receive_datagram`, `handle_timer` (a datagram machine), `start`
 Out     `data_to_send`, `events`, `next_timer`
-Raises  StoreError when the meter's storage fails: nothing is sent that was not made durable
+Raises  StoreError from `start` alone; a storage that fails later is an event, and what could not
+        be made durable is not said
 Limit   one request under way at a time; one report a day; retries up to RETRY_MAX s apart
 Never   reads a clock, or answers anything that is not authentic
 """
@@ -27,7 +28,7 @@ from amistack.coap.codes import Code, format_code
 from amistack.coap.link_format import Link
 from amistack.coap.message import Message
 from amistack.coap.options import OptionNumber
-from amistack.errors import CoapError, LocalProtocolError, ModelError, TableFull
+from amistack.errors import CoapError, LocalProtocolError, ModelError, StoreError, TableFull
 from amistack.identifiers import Eui64
 from amistack.machine import Peer
 from amistack.model import (
@@ -67,6 +68,7 @@ MODEL_VERSIONS: Final = (1,)
 
 RETRY_MIN: Final = 2.0
 RETRY_MAX: Final = 900.0
+STORAGE_RETRY_S: Final = 60.0
 PAYLOAD_SIZE_MAX: Final = 3_500
 """Octets of one report or answer; what does not fit of the log waits for the next."""
 SHORT_IDENTIFIER_COUNT: Final = 24
@@ -117,7 +119,15 @@ class Hindered:
     retry_s: float
 
 
-AgentEvent = Secured | Registered | Reported | ReadAnswered | Hindered
+@dataclass(frozen=True, slots=True)
+class StorageFailed:
+    """Something could not be made durable, so it was not said; tried again in `retry_s` seconds."""
+
+    reason: str
+    retry_s: float
+
+
+AgentEvent = Secured | Registered | Reported | ReadAnswered | Hindered | StorageFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,18 +213,24 @@ class Agent:
 
     def receive_datagram(self, data: bytes, peer: Peer, *, now: float) -> None:
         """Take one datagram. Never raises on bad data."""
-        self._stack.receive_datagram(data, peer, now=now)
-        self._turn(now)
+        try:
+            self._stack.receive_datagram(data, peer, now=now)
+            self._turn(now)
+        except StoreError as error:
+            self._fail_storage(error, now)
 
     def handle_timer(self, *, now: float) -> None:
         """Record, send, and try again whatever is due."""
-        self._stack.handle_timer(now=now)
-        if self._record_at is not None and self._record_at <= now:
-            self._record(now)
-        if self._act_at is not None and self._act_at <= now:
-            self._act_at = None
-            self._act(now)
-        self._turn(now)
+        try:
+            self._stack.handle_timer(now=now)
+            if self._record_at is not None and self._record_at <= now:
+                self._record(now)
+            if self._act_at is not None and self._act_at <= now:
+                self._act_at = None
+                self._act(now)
+            self._turn(now)
+        except StoreError as error:
+            self._fail_storage(error, now)
 
     # Outputs, for the driver to collect.
 
@@ -515,6 +531,14 @@ class Agent:
         self._retry_s = RETRY_MIN
         self._act_at = None
         self._act(now)
+
+    def _fail_storage(self, error: StoreError, now: float) -> None:
+        """Nothing was said that is not durable; begin again where the storage stands."""
+        self._is_securing = False
+        self._under_way = None
+        self._record_at = self._act_at = now + STORAGE_RETRY_S
+        self.counters["storage failed"] += 1
+        self._events.append(StorageFailed(str(error), STORAGE_RETRY_S))
 
     def _hinder(self, reason: str, *, now: float, at_least: float = 0.0) -> None:
         """Try again later: each time twice as long, spread so that a street does not march."""

@@ -83,11 +83,15 @@ class Storage:
         """The storage in the file at `path`, made if it is not there. Raises StoreUnusable."""
         connection: sqlite3.Connection | None = None
         try:
-            connection = sqlite3.connect(path, isolation_level=None)
+            connection = sqlite3.connect(path, isolation_level=None, timeout=0)
             _prepare(connection, path)
         except sqlite3.Error as error:
             if connection is not None:
                 connection.close()
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                raise StoreUnusable(
+                    f"{path} is in use by another meterd: stop that one first"
+                ) from error
             raise StoreUnusable(
                 f"{path} cannot be used: {error}; check its folder and rights, "
                 "or move it away to start anew"
@@ -258,6 +262,10 @@ def _channel_day(row: tuple[Any, ...]) -> ChannelDay:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    # Held by one process alone: two with one identity would use the same nonces.
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("COMMIT")
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (table_count,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

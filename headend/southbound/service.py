@@ -171,6 +171,16 @@ class Southbound:
         return {**self._stack.refused, **model}
 
     @property
+    def flagged(self) -> Counter[str]:
+        """What was stored though something is odd about it, by reason."""
+        return self.intake.flagged
+
+    @property
+    def quarantined(self) -> Counter[str]:
+        """What was set aside, by reason."""
+        return self.intake.quarantined
+
+    @property
     def depths(self) -> dict[str, tuple[int, int]]:
         """Each bounded queue's name, its depth and its bound."""
         return {**self._stack.depths, "store queue": self._store.depth}

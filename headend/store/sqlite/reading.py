@@ -184,7 +184,8 @@ def reads(connection: sqlite3.Connection, meter: Eui64 | None, limit: int) -> li
     where = "" if meter is None else "WHERE meter = ?"
     arguments = (limit,) if meter is None else (meter, limit)
     rows = connection.execute(
-        f"SELECT * FROM on_demand_read {where} ORDER BY asked_ms DESC, identifier LIMIT ?", arguments
+        f"SELECT * FROM on_demand_read {where} ORDER BY asked_ms DESC, identifier LIMIT ?",
+        arguments,
     )
     return [_read(row) for row in rows]
 

@@ -1,0 +1,167 @@
+"""Everything that can be asked of a head-end: the functions behind every door.
+
+Gives   plain values of the domain; a door only reads what it is told and writes what it gets
+Raises  Refusal and its kinds, StoreError
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from amistack.errors import ModelError
+from amistack.identifiers import Eui64
+from amistack.model import ReadAnswer
+from headend.collection.on_demand import OnDemandReads
+from headend.domain.meters import Meter, MeterState
+from headend.domain.readings import LogRecord, OnDemandRead, ReadResult
+from headend.domain.refusals import BadWish, EnrolmentRefused, UnknownMeter, UnknownRead
+from headend.lifecycle.enrolment import Device
+from headend.mdm.days import day_of
+from headend.mdm.readings import ChannelDay, ReadNow, channel_day, read_now
+from headend.status import About, Counting, Status
+from headend.store.interface import Enrolled, EnrolMeters, EnrolmentConflict, MeterOverview, Store
+
+PAGE_SIZE_MAX: Final = 1_000
+DAY_COUNT_MAX: Final = 366
+"""Days of readings in one answer."""
+
+
+class Operations:
+    """One head-end, as its doors see it."""
+
+    def __init__(
+        self,
+        *,
+        about: About,
+        store: Store,
+        counting: Counting,
+        reads: OnDemandReads,
+        wall: Callable[[], float],
+    ) -> None:
+        """`wall` is UTC in seconds."""
+        self._about = about
+        self._store = store
+        self._counting = counting
+        self._reads = reads
+        self._wall = wall
+
+    async def status(self) -> Status:
+        """How the head-end is now."""
+        now = self._wall()
+        today = day_of(now, 0)
+        return Status(
+            self._about,
+            int(now),
+            await self._store.counts((today - 1, today)),
+            {**self._counting.depths, "on-demand reads": self._reads.depth},
+            dict(self._counting.counters),
+            dict(self._counting.refused),
+            dict(self._counting.flagged),
+            dict(self._counting.quarantined),
+        )
+
+    # Meters
+
+    async def enrol(self, devices: Sequence[Device]) -> Enrolled:
+        """Take devices into the registry: all of them, or EnrolmentRefused and none."""
+        now = int(self._wall())
+        write = EnrolMeters(
+            tuple(
+                Meter(device.meter, device.public_key, MeterState.ENROLLED, now)
+                for device in devices
+            )
+        )
+        outcome = await self._store.commit(write)
+        if isinstance(outcome, EnrolmentConflict):
+            raise EnrolmentRefused(outcome.meters)
+        assert isinstance(outcome, Enrolled)
+        return outcome
+
+    async def meters(
+        self, *, after: Eui64 | None = None, limit: int = PAGE_SIZE_MAX
+    ) -> Sequence[MeterOverview]:
+        """A page of the registry, in the order of identifiers, from the one after `after` on."""
+        return await self._store.meters(after=after, limit=_page(limit))
+
+    async def meter(self, meter: Eui64) -> MeterOverview:
+        """One meter. Raises UnknownMeter."""
+        overview = await self._store.find_overview(meter)
+        if overview is None:
+            raise UnknownMeter(meter)
+        return overview
+
+    async def log(self, meter: Eui64, *, limit: int = PAGE_SIZE_MAX) -> Sequence[LogRecord]:
+        """A meter's log as far as it was reported, newest first. Raises UnknownMeter."""
+        await self._require(meter)
+        return await self._store.log_entries(meter, limit=_page(limit))
+
+    # Readings
+
+    async def readings(self, meter: Eui64, first_day: int, last_day: int) -> list[ChannelDay]:
+        """What is stored of a meter's days, both included, by channel and day.
+
+        Raises UnknownMeter, and BadWish for more than DAY_COUNT_MAX days.
+        """
+        if not 0 <= last_day - first_day < DAY_COUNT_MAX:
+            raise BadWish(
+                f"{last_day - first_day + 1} days, expected 1 to {DAY_COUNT_MAX}, first to last"
+            )
+        await self._require(meter)
+        blocks = await self._store.blocks(meter, first_day, last_day)
+        return await asyncio.to_thread(lambda: [channel_day(block) for block in blocks])
+
+    async def readings_of_day(self, day: int) -> list[ChannelDay]:
+        """What is stored of every meter's same day, by meter and channel."""
+        blocks = await self._store.blocks_of_day(day)
+        return await asyncio.to_thread(lambda: [channel_day(block) for block in blocks])
+
+    # On-demand reads
+
+    async def read(self, meter: Eui64, *, deadline_s: float) -> OnDemandRead:
+        """Read a meter now; see `OnDemandReads.read`."""
+        return await self._reads.read(meter, deadline_s=deadline_s)
+
+    async def reads(
+        self, meter: Eui64 | None = None, *, limit: int = PAGE_SIZE_MAX
+    ) -> Sequence[OnDemandRead]:
+        """On-demand reads, newest first; of one meter, or of all."""
+        return await self._store.reads(meter, limit=_page(limit))
+
+    async def find_read(self, identifier: bytes) -> OnDemandRead:
+        """One on-demand read. Raises UnknownRead."""
+        read = await self._store.find_read(identifier)
+        if read is None:
+            raise UnknownRead(f"there is no on-demand read {identifier.hex()}")
+        return read
+
+    async def readings_of_read(self, read: OnDemandRead) -> ReadNow | None:
+        """What the meter answered, or None where it did not, or not readably."""
+        if read.result is not ReadResult.ANSWERED or read.answer is None:
+            return None
+        try:
+            answer = ReadAnswer.decode(read.answer)
+            declared = await self._store.channels(read.meter, answer.channel_set)
+            overview = await self._store.find_overview(read.meter)
+            registration = None if overview is None else overview.registration
+            return read_now(
+                read.meter,
+                answer,
+                {channel.number: channel for channel in declared},
+                offset_min=0 if registration is None else registration.standard_offset_min,
+                path=read.path,
+                received_ms=read.answered_ms or read.asked_ms,
+            )
+        except ModelError:
+            return None
+
+    async def _require(self, meter: Eui64) -> None:
+        if await self._store.find_meter(meter) is None:
+            raise UnknownMeter(meter)
+
+
+def _page(limit: int) -> int:
+    if not 1 <= limit <= PAGE_SIZE_MAX:
+        raise BadWish(f"a limit of {limit}, expected 1 to {PAGE_SIZE_MAX}")
+    return limit

@@ -1,0 +1,200 @@
+"""Run meters: open what the settings name, drive the agent with a socket, stop cleanly.
+
+Raises  ConfigError, StoreUnusable, SourceError, LinkError from `Meter.open`, each one line
+Never   decides anything about the conversation: that is the agent's
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Final, assert_never
+
+import structlog
+
+from amistack import settings as toml
+from amistack.errors import ConfigError
+from amistack.identifiers import format_eui64
+from amistack.keystore import load_key
+from amistack.links import UdpLink, open_udp
+from amistack.session.credentials import AuthenticationKey
+from amistack.session.fleet import (
+    encode_public_key,
+    head_end_credential,
+    meter_credential,
+    parse_public_key,
+)
+from meterd.agent import (
+    Agent,
+    AgentEvent,
+    Hindered,
+    ReadAnswered,
+    Registered,
+    Reported,
+    Schedule,
+    Secured,
+    StorageFailed,
+)
+from meterd.clock import MeterClock
+from meterd.config import Settings
+from meterd.recorder import Recorder
+from meterd.storage import Storage
+
+LOG: Final = structlog.get_logger("meterd")
+DEFAULT_CONFIG: Final = Path("meterd.toml")
+
+
+class Meter:
+    """One meter at work: its storage, its agent, its socket."""
+
+    def __init__(self, settings: Settings, storage: Storage, agent: Agent) -> None:
+        self.settings = settings
+        self.agent = agent
+        self._storage = storage
+        self._link: UdpLink[AgentEvent] | None = None
+        self._log = LOG.bind(meter=format_eui64(settings.meter.eui64))
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Meter:
+        """Everything that `settings` name, ready to start."""
+        meter = settings.meter.eui64
+        key = load_key(settings.meter.key)
+        own = meter_credential(meter, encode_public_key(key.public_key()))
+        peer = await _resolve(*settings.headend.host_and_port)
+        storage = Storage.open(settings.meter.storage)
+        try:
+            agent = _agent(settings, AuthenticationKey(key, own), peer, storage)
+        except BaseException:
+            storage.close()
+            raise
+        return cls(settings, storage, agent)
+
+    async def start(self) -> None:
+        """Record what is missing, then talk. Raises LinkError, StoreError, SourceError."""
+        host, port = self.settings.link.host_and_port
+        self._link = await open_udp(self.agent, self._on_event, host=host, port=port)
+        self.agent.start(now=self._link.now())
+        self._link.settle()
+        self._log.info("meter started", stage=self.agent.stage.value)
+
+    def stop(self) -> None:
+        """Give everything back. What was said is durable already, so nothing needs waiting for."""
+        if self._link is not None:
+            self._link.close()
+        self._storage.close()
+        self._log.info("meter stopped")
+
+    def _on_event(self, event: AgentEvent) -> None:
+        match event:
+            case Secured():
+                self._log.info("session opened")
+            case Registered():
+                self._log.info("registered")
+            case Reported(day, verdicts):
+                self._log.info("report acknowledged", day=day, verdicts=list(verdicts))
+            case ReadAnswered(identifier):
+                self._log.info("read answered", read=identifier.hex())
+            case Hindered(stage, reason, retry_s):
+                self._log.warning(
+                    "hindered", stage=stage.value, reason=reason, retry_s=round(retry_s, 1)
+                )
+            case StorageFailed(reason, retry_s):
+                self._log.error("storage failed", reason=reason, retry_s=retry_s)
+            case _:
+                assert_never(event)
+
+
+def _agent(
+    settings: Settings, key: AuthenticationKey, peer: tuple[str, int], storage: Storage
+) -> Agent:
+    meter = settings.meter.eui64
+    offset_min = settings.meter.standard_offset_min
+    utc = time.time()
+    # A replay's shift is fixed once: after a restart its days must stay where they were.
+    today = storage.note("today")
+    if today is None:
+        today = str(int(utc))
+        storage.keep_note("today", today)
+    source = settings.metrology.open(
+        offset_min=offset_min, today=int(today), default_seed=int.from_bytes(meter, "big")
+    )
+    recorder = Recorder(
+        storage, source, offset_min=offset_min, register_start=settings.meter.register_start
+    )
+    schedule = settings.schedule
+    return Agent(
+        meter=meter,
+        key=key,
+        head_end=head_end_credential(parse_public_key(settings.headend.public_key)),
+        head_end_peer=peer,
+        storage=storage,
+        recorder=recorder,
+        clock=MeterClock(utc=utc, now=asyncio.get_running_loop().time()),
+        schedule=Schedule(
+            schedule.report_delay_s, schedule.report_spread_s, schedule.start_spread_s
+        ),
+        offset_min=offset_min,
+        entropy=os.urandom,
+        dice=random.Random(os.urandom(16)),
+    )
+
+
+def load_settings(path: Path) -> Settings:
+    """The settings in the file at `path`. Raises ConfigError."""
+    if not path.exists():
+        raise ConfigError(f"{path} is missing: `meterd init` makes one")
+    return toml.load(path, Settings)
+
+
+async def run(files: list[Path]) -> None:
+    """Run the meters of those settings files until SIGTERM or SIGINT.
+
+    Raises what `Meter.open` and `Meter.start` raise; the meters that run already are stopped then.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    meters: list[Meter] = []
+    try:
+        for file in files:
+            meter = await Meter.open(load_settings(file))
+            meters.append(meter)
+            await meter.start()
+            # Let those that run already talk while the next takes up its history.
+            await asyncio.sleep(0)
+            if stopping.is_set():
+                return
+        await stopping.wait()
+    finally:
+        for meter in meters:
+            meter.stop()
+
+
+def run_forever(main: Coroutine[None, None, None]) -> None:
+    """Run a program on uvloop where there is one, on asyncio's own loop elsewhere."""
+    try:
+        import uvloop
+    except ImportError:
+        LOG.info("uvloop is not installed, running on asyncio's own loop")
+        asyncio.run(main)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
+
+
+async def _resolve(host: str, port: int) -> tuple[str, int]:
+    """The socket address of the head-end. Raises ConfigError when its name is not known."""
+    with contextlib.suppress(OSError):
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        if found:
+            address = found[0][4]
+            return str(address[0]), int(address[1])
+    raise ConfigError(f"headend.address: {host!r} is not known to the name service")
