@@ -21,7 +21,7 @@ from headend.lifecycle.enrolment import Device
 from headend.mdm.days import day_of
 from headend.mdm.readings import ChannelDay, ReadNow, channel_day, read_now
 from headend.status import About, Counting, Status
-from headend.store.interface import Enrolled, EnrolMeters, EnrolmentConflict, MeterOverview, Store
+from headend.store.interface import Enrolled, EnrolmentConflict, EnrolMeters, MeterOverview, Store
 
 PAGE_SIZE_MAX: Final = 1_000
 DAY_COUNT_MAX: Final = 366

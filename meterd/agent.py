@@ -249,6 +249,11 @@ class Agent:
         return min((time for time in times if time is not None), default=None)
 
     @property
+    def owed_count(self) -> int:
+        """Days that are recorded whole and not acknowledged."""
+        return len(self._recorder.owed_days())
+
+    @property
     def refused(self) -> dict[str, int]:
         """What was refused since the start, by `layer: reason`."""
         return dict(self._stack.refused)

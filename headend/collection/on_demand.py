@@ -100,9 +100,9 @@ class OnDemandReads:
         try:
             return await task
         except asyncio.CancelledError:
-            if self._is_stopping:
+            if task.cancelled():
                 return self._ended(wish, ReadResult.INTERRUPTED, "the head-end is stopping")
-            task.cancel()  # Whoever asked has gone away.
+            task.cancel()  # Whoever wished it has gone away.
             raise
 
     async def _ask(self, wish: OnDemandRead, parts: ReadParts, deadline_s: float) -> OnDemandRead:

@@ -204,7 +204,8 @@ def _channel_day(
 
 def scaled(value: int, multiplier: int) -> Number:
     """`value` times ten to the power of `multiplier`: an int, or the double nearest to it."""
-    return value * 10**multiplier if multiplier >= 0 else value / 10**-multiplier
+    power: int = 10 ** abs(multiplier)
+    return value * power if multiplier >= 0 else value / power
 
 
 def quality_words(quality: Quality) -> tuple[str, ...]:

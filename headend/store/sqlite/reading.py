@@ -176,7 +176,10 @@ def log_entries(connection: sqlite3.Connection, meter: Eui64, limit: int) -> lis
         "WHERE meter = ? ORDER BY sequence DESC LIMIT ?",
         (meter, limit),
     )
-    return [LogRecord(*row[:5], bool(row[5])) for row in rows]
+    return [
+        LogRecord(meter, sequence, at, event_type, detail, bool(is_time_doubtful))
+        for meter, sequence, at, event_type, detail, is_time_doubtful in rows
+    ]
 
 
 def reads(connection: sqlite3.Connection, meter: Eui64 | None, limit: int) -> list[OnDemandRead]:

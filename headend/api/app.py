@@ -1,0 +1,205 @@
+"""The HTTP door, first form: `/v1`, JSON, problems as RFC 9457 has them.
+
+Gives   `make_api`: an ASGI application over `Operations`; /openapi.json describes it
+Limit   BODY_SIZE_MAX octets of a request
+Never   decides anything: what may be and what it means is the operations'
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from amistack.errors import ConfigError
+from amistack.identifiers import Eui64, parse_eui64
+from headend.api import documents as d
+from headend.api.problems import install, problem
+from headend.collection.on_demand import DEADLINE_S, DEADLINE_S_MAX
+from headend.domain.refusals import BadWish
+from headend.lifecycle.enrolment import DEVICE_COUNT_MAX, LIST_SIZE_MAX, check_devices
+from headend.mdm.days import parse_day
+from headend.operations import PAGE_SIZE_MAX, Operations
+
+BODY_SIZE_MAX: Final = LIST_SIZE_MAX
+TEXT_SIZE_MAX: Final = 200
+
+Limit = Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)]
+
+# ASGI leaves the values of its mappings open.
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Scope]]
+Send = Callable[[Scope], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class DeviceRequest(BaseModel):
+    """One meter and its public key, in hex."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    meter: str = Field(max_length=TEXT_SIZE_MAX)
+    public_key: str = Field(max_length=TEXT_SIZE_MAX)
+
+
+class ReadRequest(BaseModel):
+    """How an on-demand read is wanted; `deadline_s` seconds are waited for the meter."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    deadline_s: float = Field(default=DEADLINE_S, gt=0, le=DEADLINE_S_MAX)
+
+
+def make_api(operations: Operations, *, version: str = "") -> FastAPI:
+    """The application that serves `operations`."""
+    problems: dict[int | str, dict[str, object]] = {
+        "default": {"model": d.ProblemDocument, "description": "Why not (RFC 9457)"}
+    }
+    api = FastAPI(
+        title="Head-end",
+        version=version or "1",
+        docs_url=None,
+        redoc_url=None,
+        responses=problems,
+        redirect_slashes=False,
+    )
+    install(api)
+    api.add_middleware(_BodyBound)
+    _add_meters(api, operations)
+    _add_readings(api, operations)
+    _add_reads(api, operations)
+
+    @api.get("/v1/status")
+    async def status() -> d.StatusDocument:
+        """Counts, queues, and what was refused, flagged or set aside, by reason."""
+        return d.status_document(await operations.status())
+
+    return api
+
+
+def _add_meters(api: FastAPI, operations: Operations) -> None:
+    @api.get("/v1/meters")
+    async def meters(after: str | None = None, limit: Limit = 100) -> d.MeterPage:
+        """The registry, a page at a time."""
+        start = None if after is None else parse_eui64(after[:TEXT_SIZE_MAX])
+        page = await operations.meters(after=start, limit=limit)
+        listed = tuple(d.meter_document(overview) for overview in page)
+        return d.MeterPage(listed, listed[-1].meter if len(listed) == limit else None)
+
+    @api.post("/v1/meters")
+    async def enrol(
+        devices: Annotated[list[DeviceRequest], Field(max_length=DEVICE_COUNT_MAX)],
+    ) -> d.EnrolmentDocument:
+        """Enrol meters: all of the list, or none."""
+        rows = [(f"/{i}", device.meter, device.public_key) for i, device in enumerate(devices)]
+        # Every key is a point to be checked: a long list must not hold up the meters.
+        checked = await asyncio.to_thread(check_devices, rows)
+        enrolled = await operations.enrol(checked)
+        return d.EnrolmentDocument(enrolled.new, enrolled.known)
+
+    @api.get("/v1/meters/{meter}")
+    async def meter(meter: str) -> d.MeterDocument:
+        """One meter of the registry."""
+        return d.meter_document(await operations.meter(_meter(meter)))
+
+    @api.get("/v1/meters/{meter}/log")
+    async def log(meter: str, limit: Limit = 100) -> d.LogDocument:
+        """What the meter logged, as far as it was reported."""
+        return d.log_document(await operations.log(_meter(meter), limit=limit))
+
+
+def _add_readings(api: FastAPI, operations: Operations) -> None:
+    @api.get("/v1/meters/{meter}/readings")
+    async def readings(
+        meter: str,
+        first: Annotated[str, Query(alias="from", max_length=TEXT_SIZE_MAX)],
+        last: Annotated[str, Query(alias="to", max_length=TEXT_SIZE_MAX)],
+    ) -> d.ReadingsDocument:
+        """One meter's days from `from` to `to`, both included."""
+        days = await operations.readings(_meter(meter), parse_day(first), parse_day(last))
+        return d.readings_document(days)
+
+    @api.get("/v1/days/{day}/readings")
+    async def readings_of_day(day: str) -> d.ReadingsDocument:
+        """Every meter's readings of one day."""
+        return d.readings_document(await operations.readings_of_day(parse_day(day)))
+
+
+def _add_reads(api: FastAPI, operations: Operations) -> None:
+    @api.post("/v1/meters/{meter}/reads", status_code=HTTPStatus.CREATED)
+    async def read(
+        meter: str, response: Response, wish: ReadRequest | None = None
+    ) -> d.ReadDocument:
+        """Read a meter now. However it ends, the read is stored and answered with its result."""
+        wish = ReadRequest() if wish is None else wish
+        done = await operations.read(_meter(meter), deadline_s=wish.deadline_s)
+        response.headers["Location"] = f"/v1/reads/{done.identifier.hex()}"
+        return d.read_document(done, await operations.readings_of_read(done))
+
+    @api.get("/v1/reads")
+    async def reads(meter: str | None = None, limit: Limit = 100) -> d.ReadsDocument:
+        """On-demand reads, newest first."""
+        found = await operations.reads(None if meter is None else _meter(meter), limit=limit)
+        return d.ReadsDocument(tuple(d.read_document(one) for one in found))
+
+    @api.get("/v1/reads/{identifier}")
+    async def find_read(identifier: str) -> d.ReadDocument:
+        """One on-demand read, with what the meter answered."""
+        try:
+            octets = bytes.fromhex(identifier)
+        except ValueError:
+            raise BadWish(f"{identifier[:40]!r} is not the identifier of a read") from None
+        found = await operations.find_read(octets)
+        return d.read_document(found, await operations.readings_of_read(found))
+
+
+def _meter(text: str) -> Eui64:
+    try:
+        return parse_eui64(text[:TEXT_SIZE_MAX])
+    except ConfigError as error:
+        raise BadWish(str(error)) from None
+
+
+class _BodyBound:
+    """Refuses a request body of more than BODY_SIZE_MAX octets before it is all in memory."""
+
+    def __init__(self, app: Asgi) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        size = 0
+        is_started = False
+
+        async def bounded() -> Scope:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > BODY_SIZE_MAX:
+                raise _TooLong
+            return message
+
+        async def noting(message: Scope) -> None:
+            nonlocal is_started
+            is_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, bounded, noting)
+        except _TooLong:
+            if not is_started:
+                refusal = problem(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"a request of more than {BODY_SIZE_MAX} octets",
+                )
+                await refusal(scope, receive, send)
+
+
+class _TooLong(BaseException):
+    """Not an Exception: nothing between here and the middleware may answer it."""

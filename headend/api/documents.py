@@ -1,0 +1,411 @@
+"""The JSON documents of the HTTP door: what it writes, and what its client reads.
+
+Instants are texts in UTC (`2026-11-20T10:34:43Z`), days are texts in the meter's standard-time
+offset (`2026-11-20`), meters and keys are hex digits, energy is in the channel's unit with the
+multiplier applied. A reader ignores keys that it does not know.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from amistack.identifiers import format_eui64
+from amistack.model import RegistrationReason
+from headend.domain.meters import ChannelRecord, RegistrationRecord
+from headend.domain.readings import LogRecord, OnDemandRead
+from headend.mdm.days import format_day
+from headend.mdm.readings import ChannelDay, ReadNow
+from headend.status import Status
+from headend.store.interface import MeterOverview
+
+Number = int | float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDocument:
+    """A bounded queue: its depth now, and its bound."""
+
+    depth: int
+    bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountsDocument:
+    """How much the store holds; `reports_of_day` for yesterday and today in UTC."""
+
+    meters: int
+    secured: int
+    registered: int
+    reports: int
+    reports_of_day: Mapping[str, int]
+    blocks: int
+    log_entries: int
+    quarantined: int
+    reads_asked: int
+    reads_answered: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusDocument:
+    """How the head-end is. All that is counted by name is since `started_at`."""
+
+    version: str
+    started_at: str
+    at: str
+    listen: str
+    counts: CountsDocument
+    queues: Mapping[str, QueueDocument]
+    counters: Mapping[str, int]
+    refused: Mapping[str, int]
+    flagged: Mapping[str, int]
+    quarantined: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDocument:
+    """One channel as the meter declared it."""
+
+    number: int
+    reading_type: str
+    register_type: str
+    multiplier: int
+    unit: str
+    interval_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationDocument:
+    """What a meter declared when it last registered."""
+
+    registered_at: str
+    reason: str
+    software: str
+    model_version: int
+    channel_set: int
+    standard_offset_min: int
+    channels: tuple[ChannelDocument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MeterDocument:
+    """One meter of the registry. `is_secured`: a session's keys are held."""
+
+    meter: str
+    public_key: str
+    state: str
+    enrolled_at: str
+    is_secured: bool
+    path: str | None
+    path_since: str | None
+    registration: RegistrationDocument | None
+    newest_day: str | None
+    report_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeterPage:
+    """Some meters in order; `next` is what to ask for `after`, or null at the end."""
+
+    meters: tuple[MeterDocument, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentDocument:
+    """How many meters were new, and how many were known with the same key."""
+
+    new: int
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
+class QualityDocument:
+    """`count` intervals from number `first` on are flagged; the others are plainly good."""
+
+    first: int
+    count: int
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDayDocument:
+    """One channel's day: a value for each interval of `interval_s` from `start`, null if missing.
+
+    `opening` and `closing` are the register at the midnights, `total` is their difference.
+    """
+
+    meter: str
+    day: str
+    standard_offset_min: int
+    start: str
+    channel: int
+    reading_type: str
+    register_type: str
+    unit: str
+    interval_s: int
+    values: tuple[Number | None, ...]
+    qualities: tuple[QualityDocument, ...]
+    opening: Number
+    closing: Number
+    total: Number
+    flags: tuple[str, ...]
+    method: str
+    path: str
+    received_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingsDocument:
+    """Days of readings; of one meter by channel and day, of one day by meter and channel."""
+
+    readings: tuple[ChannelDayDocument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterDocument:
+    """A register now; null and without unit where the meter never declared the channel."""
+
+    channel: int
+    register_type: str
+    unit: str
+    value: Number | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntryDocument:
+    """One entry of a meter's log, by the meter's clock."""
+
+    sequence: int
+    at: str
+    event_type: str
+    detail: str
+    is_time_doubtful: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LogDocument:
+    """A meter's log as far as it was reported, newest first."""
+
+    entries: tuple[LogEntryDocument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDocument:
+    """What a meter said when asked, `at` by its clock: registers, and `readings` since midnight."""
+
+    at: str
+    clock_state: str
+    day: str
+    registers: tuple[RegisterDocument, ...]
+    readings: tuple[ChannelDayDocument, ...]
+    entries: tuple[LogEntryDocument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDocument:
+    """One on-demand read; `detail` says why there is no answer."""
+
+    identifier: str
+    meter: str
+    asked_at: str
+    result: str
+    answered_at: str | None
+    path: str
+    detail: str
+    answer: AnswerDocument | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadsDocument:
+    """On-demand reads, newest first, without what was answered."""
+
+    reads: tuple[ReadDocument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceDocument:
+    """One thing that is wrong with a request, and where (a JSON Pointer or a parameter)."""
+
+    pointer: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemDocument:
+    """Why a request was not granted (RFC 9457). `errors` names places, where there are several."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: tuple[PlaceDocument, ...] = ()
+
+
+# From the domain's values
+
+
+def instant(utc_s: float) -> str:
+    """UTC s as a text; with milliseconds if it has any."""
+    moment = dt.datetime.fromtimestamp(utc_s, dt.UTC)
+    return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds").replace(
+        "+00:00", "Z"
+    )
+
+
+def status_document(status: Status) -> StatusDocument:
+    """How the head-end is."""
+    counts = status.counts
+    return StatusDocument(
+        status.about.version,
+        instant(status.about.started_at),
+        instant(status.at),
+        status.about.listen,
+        CountsDocument(
+            counts.meters,
+            counts.secured,
+            counts.registered,
+            counts.reports,
+            {format_day(day): count for day, count in sorted(counts.reports_of_day.items())},
+            counts.blocks,
+            counts.log_entries,
+            counts.quarantined,
+            counts.reads_asked,
+            counts.reads_answered,
+        ),
+        {name: QueueDocument(*queue) for name, queue in status.queues.items()},
+        status.counters,
+        status.refused,
+        status.flagged,
+        status.quarantined,
+    )
+
+
+def meter_document(overview: MeterOverview) -> MeterDocument:
+    """One meter of the registry."""
+    meter, location = overview.meter, overview.location
+    return MeterDocument(
+        format_eui64(meter.id),
+        meter.public_key.hex(),
+        meter.state.name.lower(),
+        instant(meter.enrolled_at),
+        overview.is_secured,
+        None if location is None else location.path,
+        None if location is None else instant(location.confirmed_at),
+        None if overview.registration is None else _registration(overview.registration),
+        None if overview.newest_day is None else format_day(overview.newest_day),
+        overview.report_count,
+    )
+
+
+def _registration(record: RegistrationRecord) -> RegistrationDocument:
+    return RegistrationDocument(
+        instant(record.registered_at),
+        RegistrationReason(record.reason).name.lower().replace("_", " "),
+        record.software,
+        record.model_version,
+        record.channel_set,
+        record.standard_offset_min,
+        tuple(_channel(channel) for channel in record.channels),
+    )
+
+
+def _channel(channel: ChannelRecord) -> ChannelDocument:
+    return ChannelDocument(
+        channel.number,
+        channel.reading_type,
+        channel.register_type,
+        channel.multiplier,
+        channel.unit,
+        channel.interval_s,
+    )
+
+
+def channel_day_document(day: ChannelDay) -> ChannelDayDocument:
+    """One channel's day."""
+    return ChannelDayDocument(
+        format_eui64(day.meter),
+        format_day(day.day),
+        day.offset_min,
+        instant(day.start),
+        day.channel,
+        day.reading_type,
+        day.register_type,
+        day.unit,
+        day.interval_s,
+        day.values,
+        tuple(_quality_runs(day.qualities)),
+        day.opening,
+        day.closing,
+        day.total,
+        day.flags,
+        day.method,
+        day.path,
+        instant(day.received_ms / 1000),
+    )
+
+
+def _quality_runs(qualities: Iterable[tuple[str, ...]]) -> list[QualityDocument]:
+    runs: list[QualityDocument] = []
+    for index, flags in enumerate(qualities):
+        if not flags:
+            continue
+        last = runs[-1] if runs else None
+        if last is not None and last.first + last.count == index and last.flags == flags:
+            runs[-1] = QualityDocument(last.first, last.count + 1, flags)
+        else:
+            runs.append(QualityDocument(index, 1, flags))
+    return runs
+
+
+def readings_document(days: Iterable[ChannelDay]) -> ReadingsDocument:
+    """Days of readings."""
+    return ReadingsDocument(tuple(channel_day_document(day) for day in days))
+
+
+def read_document(read: OnDemandRead, answer: ReadNow | None = None) -> ReadDocument:
+    """One on-demand read, with what was answered if that is at hand."""
+    return ReadDocument(
+        read.identifier.hex(),
+        format_eui64(read.meter),
+        instant(read.asked_ms / 1000),
+        read.result.words,
+        None if read.answered_ms is None else instant(read.answered_ms / 1000),
+        read.path,
+        read.detail,
+        None if answer is None else _answer(answer),
+    )
+
+
+def _answer(answer: ReadNow) -> AnswerDocument:
+    return AnswerDocument(
+        instant(answer.at),
+        answer.clock_state,
+        format_day(answer.day),
+        tuple(
+            RegisterDocument(one.channel, one.register_type, one.unit, one.value)
+            for one in answer.registers
+        ),
+        tuple(channel_day_document(day) for day in answer.channels),
+        tuple(
+            LogEntryDocument(sequence, instant(at), event_type, detail, is_time_doubtful)
+            for sequence, at, event_type, detail, is_time_doubtful in answer.entries
+        ),
+    )
+
+
+def log_document(entries: Iterable[LogRecord]) -> LogDocument:
+    """A meter's log."""
+    return LogDocument(
+        tuple(
+            LogEntryDocument(
+                entry.sequence,
+                instant(entry.at),
+                entry.event_type,
+                entry.detail,
+                entry.is_time_doubtful,
+            )
+            for entry in entries
+        )
+    )
