@@ -1,0 +1,1 @@
+"""Where the real programs meet: the demo street; later conformance suites, peers and fuzzing."""

@@ -164,10 +164,11 @@ class Message:
             raise LocalProtocolError(
                 f"token of {len(self.token)} octets, at most {TOKEN_SIZE_MAX} fit"
             )
-        if not (self.is_empty or is_request(self.code) or is_response(self.code)):
+        if not self.code:
+            if self.token or self.options or self.payload:
+                raise LocalProtocolError("empty message with content, expected none")
+        elif not (is_request(self.code) or is_response(self.code)):
             raise LocalProtocolError(f"code {self.code:#04x} is of a reserved class")
-        if self.is_empty and (self.token or self.options or self.payload):
-            raise LocalProtocolError("empty message with content, expected none")
         if not 0 <= self.message_id <= MESSAGE_ID_MAX:
             raise LocalProtocolError(f"message id {self.message_id}, at most {MESSAGE_ID_MAX}")
         if len(self.options) > OPTION_COUNT_MAX:

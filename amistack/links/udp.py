@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar, cast
@@ -20,6 +21,7 @@ from amistack.machine import DatagramMachine, Peer
 
 EventT = TypeVar("EventT")
 
+PORT_MAX: Final = 0xFFFF
 SEND_BUFFER_MAX: Final = 4 * 1024 * 1024
 RECEIVE_BUFFER: Final = 4 * 1024 * 1024
 """Octets asked of the kernel for datagrams that wait: a street that wakes at once fits in."""
@@ -161,24 +163,36 @@ async def open_udp(
     Raises LinkError with one line that says what to do.
     """
     loop = asyncio.get_running_loop()
+    sock = await _bound_socket(loop, host, port)
     try:
-        _, link = await loop.create_datagram_endpoint(
-            lambda: UdpLink(machine, on_event), local_addr=(host, port)
-        )
-    except OSError as error:
-        raise LinkError(_explain(error, host, port)) from error
-    _widen(link)
+        _, link = await loop.create_datagram_endpoint(lambda: UdpLink(machine, on_event), sock=sock)
+    except BaseException:
+        sock.close()
+        raise
     return link
 
 
-def _widen(link: UdpLink[EventT]) -> None:
-    import socket
-
-    transport = link._transport  # noqa: SLF001
-    assert transport is not None
-    sock = transport.get_extra_info("socket")
-    # The kernel may give less (net.core.rmem_max); then bursts cost retransmissions, no more.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+async def _bound_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """A socket at `host` and `port`. Not left to the loop: uvloop keeps the cause to itself."""
+    if not 0 <= port <= PORT_MAX:
+        raise LinkError(f"UDP {host} port {port} is none: choose one of 0 to {PORT_MAX}")
+    try:
+        (family, _, _, _, address), *_ = await loop.getaddrinfo(
+            host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
+        )
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            # The kernel may give less (net.core.rmem_max); then bursts cost retransmissions only.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            sock.bind(address)
+        except BaseException:
+            sock.close()
+            raise
+    except UnicodeError as error:
+        raise LinkError(f"UDP {host} port {port} cannot be opened: not a host's name") from error
+    except OSError as error:
+        raise LinkError(_explain(error, host, port)) from error
+    return sock
 
 
 def _explain(error: OSError, host: str, port: int) -> str:

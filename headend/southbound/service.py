@@ -18,7 +18,7 @@ from amistack.coap.codes import Code
 from amistack.coap.link_format import Link
 from amistack.coap.message import Message
 from amistack.errors import LocalProtocolError, StoreBusy, StoreError, TableFull
-from amistack.identifiers import Eui64
+from amistack.identifiers import Eui64, format_eui64
 from amistack.links import UdpLink, open_udp
 from amistack.model import CONTENT_FORMAT_V1
 from amistack.model.resources import REGISTRATION, REPORT, TIME
@@ -37,6 +37,7 @@ from amistack.stack import (
     SecureResponse,
     Stack,
 )
+from headend import telemetry
 from headend.domain.asking import NotAnswered, Unreachable
 from headend.domain.meters import ChannelRecord, MeterState, StoredSession
 from headend.southbound.intake import ChannelSets, Intake, Refused, Uplink
@@ -80,6 +81,8 @@ class Southbound:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._is_draining = False
+        self._is_store_failing = False
+        self._log = telemetry.logger()
         self.intake = Intake(self._channel_sets)
         self.counters: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
@@ -234,8 +237,9 @@ class Southbound:
                 self.counters["stored"] += 1
                 held_ms = max(0, int(self._wall() * 1000) - received_ms)
                 self._respond(request, taken.answer(outcome, held_ms), is_durable=True)
+                self._is_store_failing = False
             else:
-                self._refused["store failed"] += 1
+                self._note_failure(outcome)
                 self._respond(request, _later(), is_durable=False)
 
         write = KeepDelivery(
@@ -314,10 +318,11 @@ class Southbound:
         def committed(outcome: Outcome) -> None:
             self._finish_one()
             if isinstance(outcome, StoreError):
-                self._refused["store failed"] += 1
+                self._note_failure(outcome)
                 self._stack.reject_session(proposed, retry_after=LATER_S, now=link.now())
             else:
                 self.counters["sessions"] += 1
+                self._log.info("session opened", meter=format_eui64(meter), path=path)
                 self._paths[meter] = path
                 self._stack.accept_session(
                     proposed, meter, reserved_until=SEQUENCE_BLOCK, now=link.now()
@@ -352,6 +357,13 @@ class Southbound:
             again()
 
     # Small things
+
+    def _note_failure(self, outcome: Outcome) -> None:
+        """Count a commit that failed, and log the first of a row: thousands may follow it."""
+        self._refused["store failed"] += 1
+        if not self._is_store_failing:
+            self._log.error("store failed", error=str(outcome))
+        self._is_store_failing = True
 
     def _begin_one(self) -> None:
         self._pending_count += 1

@@ -116,6 +116,7 @@ QUERIES = {
     "ct=112": (MANY,),
     "sz=262144": (FIRMWARE,),
     "title=Sensor*": (INDEX,),
+    "title=Index*": (),
     "obs=": (FIRMWARE,),
     "unknown=*": (),
 }

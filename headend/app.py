@@ -1,0 +1,289 @@
+"""The head-end composed and run: the one place that picks implementations.
+
+start, serve, drain, stop, in that order: `HeadEnd` has them as four functions, `run` calls them.
+
+Gives   exit code 0 after a signal; what was acknowledged is in the store by then
+Raises  ConfigError, StoreUnusable, LinkError from `start`: one line that says what to do
+Limit   DRAIN_S for what is under way when a signal comes; a second signal cuts it short
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import random
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from amistack.errors import ConfigError, LinkError, StoreUnusable
+from headend import telemetry
+from headend.api.app import make_api
+from headend.collection.on_demand import OnDemandReads
+from headend.config import Settings, join_address
+from headend.identity import load_identity
+from headend.operations import Operations
+from headend.southbound.service import Southbound
+from headend.status import About
+from headend.store.sqlite import SqliteStore
+
+DRAIN_S: Final = 10.0
+API_BACKLOG: Final = 128
+
+
+class HeadEnd:
+    """One head-end from its settings. After `start` the other three may be called, once each."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._resources = contextlib.ExitStack()
+        self._store: SqliteStore | None = None
+        self._southbound: Southbound | None = None
+        self._reads: OnDemandReads | None = None
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._address = ""
+        self._log = telemetry.logger()
+
+    @property
+    def address(self) -> str:
+        """Where meters find it, with the port that was really bound."""
+        return self._address
+
+    # The four, in order
+
+    async def start(self) -> None:
+        """Take everything that is needed, or nothing: on an error all is given back."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        settings = self._settings
+        key = load_identity(settings.identity.key)
+        self._resources.enter_context(_locked(settings.store.path))
+        listening = self._resources.enter_context(_listening(settings.api.socket))
+        self._store = store = SqliteStore.open(settings.store.path)
+        self._southbound = southbound = Southbound(
+            key=key, store=store, entropy=os.urandom, dice=random.SystemRandom(), wall=time.time
+        )
+        self._reads = reads = OnDemandReads(
+            store=store, asker=southbound, entropy=os.urandom, wall=time.time
+        )
+        await reads.start()
+        self._address = join_address(*await southbound.start(*settings.server.address))
+        about = About(program_version(), int(time.time()), self._address)
+        operations = Operations(
+            about=about, store=store, counting=southbound, reads=reads, wall=time.time
+        )
+        api = make_api(operations, version=about.version)
+        self._server = _Server(
+            uvicorn.Config(
+                api,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(DRAIN_S),
+            )
+        )
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+        ready = asyncio.create_task(self._server.ready.wait())
+        await asyncio.wait((ready, self._serving), return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        self._log.info("started", udp=self._address, api=str(settings.api.socket))
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set. Raises LinkError if the API ends by itself."""
+        assert self._serving is not None, "start() comes first"
+        wait = asyncio.create_task(stop.wait())
+        await asyncio.wait((wait, self._serving), return_when=asyncio.FIRST_COMPLETED)
+        wait.cancel()
+        if self._serving.done():
+            cause = None if self._serving.cancelled() else self._serving.exception()
+            raise LinkError("the API ended by itself; the log says why") from cause
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Begin nothing new; wait until all that was begun is stored and answered.
+
+        False if that took longer than `deadline_s`.
+        """
+        self._log.info("stopping")
+        if self._reads is not None:
+            self._reads.stop()
+        if self._server is not None:
+            self._server.should_exit = True
+        assert self._southbound is not None, "start() comes first"
+        assert self._serving is not None, "start() comes first"
+        is_answered, (_, unfinished) = await asyncio.gather(
+            self._southbound.drain(deadline_s), asyncio.wait((self._serving,), timeout=deadline_s)
+        )
+        is_done = is_answered and not unfinished
+        if not is_done:
+            self._log.warning("not all was answered in time", deadline_s=deadline_s)
+        return is_done
+
+    async def stop(self) -> None:
+        """Give everything back, last taken first; what the store was given is committed."""
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)
+        if self._southbound is not None:
+            await self._southbound.stop()
+        if self._store is not None:
+            await self._store.close()
+        self._resources.close()
+        if self._serving is not None:
+            self._log.info("stopped")
+
+
+async def run(settings: Settings) -> int:
+    """All of a head-end's life; its exit code."""
+    loop = asyncio.get_running_loop()
+    stop, cut = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (cut if stop.is_set() else stop).set()
+
+    head_end = HeadEnd(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await head_end.start()
+    try:
+        _say(f"headend is ready on udp {head_end.address}, api {settings.api.socket}")
+        await head_end.serve(stop)
+        drain = asyncio.create_task(head_end.drain(DRAIN_S))
+        cutting = asyncio.create_task(cut.wait())
+        await asyncio.wait((drain, cutting), return_when=asyncio.FIRST_COMPLETED)
+        for task in (drain, cutting):
+            task.cancel()
+        await asyncio.gather(drain, cutting, return_exceptions=True)
+    finally:
+        await head_end.stop()
+    return 0
+
+
+def serve(settings: Settings) -> int:
+    """Run a head-end on the fastest loop there is; its exit code. Raises AmiError."""
+    telemetry.configure(settings.log.level)
+    try:
+        import uvloop
+    except ImportError:  # 32-bit ARM has none.
+        return asyncio.run(run(settings))
+    return uvloop.run(run(settings))
+
+
+def program_version() -> str:
+    """The installed version."""
+    try:
+        return version_of("amistack")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to us."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _say(line: str) -> None:
+    # Whoever started us may have closed its end of the pipe; the log has the same.
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    """Hold the store for this process alone: two writers would use a nonce twice."""
+    path = store.with_name(store.name + ".lock")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StoreUnusable(
+            f"{path} cannot be opened: {error.strerror or error}; "
+            "check that its folder exists and that this user may write there"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            raise StoreUnusable(
+                f"{store} is in use by another head-end (process {holder}); stop that one first"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """A Unix socket at `path` that only its owner may use; one left behind is replaced."""
+    _clear(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_mask = os.umask(0o177)
+    try:
+        listening.bind(str(path))
+        listening.listen(API_BACKLOG)
+        listening.settimeout(0)
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"{path} cannot be made: {error.strerror or error}; check the folder of api.socket"
+        ) from error
+    finally:
+        os.umask(old_mask)
+    try:
+        yield listening
+    finally:
+        listening.close()
+        path.unlink(missing_ok=True)
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket on which nobody answers. Raises ConfigError for anything else."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return  # Nothing there; what else may be wrong shows when it is made.
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"{path} is there and is no socket; name another file as api.socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be used: {error.strerror or error}") from error
+    raise ConfigError(f"{path} is in use by another head-end; stop that one first")

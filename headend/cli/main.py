@@ -1,0 +1,247 @@
+"""The `headend` command.
+
+Gives   exit code 0; 1 when it could not be done, 2 for a wrong command line, 3 for a meter that was
+        read without an answer, 130 when interrupted
+Never   a traceback for what an operator can mend: one line on standard error
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from amistack.errors import AmiError, ConfigError
+from amistack.identifiers import Eui64, parse_eui64
+
+if TYPE_CHECKING:
+    from headend.client import HeadEndClient
+
+EXIT_FAILED: Final = 1
+EXIT_NOT_ANSWERED: Final = 3
+EXIT_INTERRUPTED: Final = 130
+DEADLINE_S: Final = 30.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except AmiError as error:
+        print(f"headend: {one_line(str(error))}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader had enough. What is still buffered must not complain at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return code
+
+
+def one_line(text: str) -> str:
+    """`text` without what would break a terminal's line."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="headend", description="An AMI head-end.")
+    parser.add_argument("--version", action=_Version, help="show the version and stop")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    init = _add(commands, "init", _init, "make the identity and settings of a new head-end")
+    init.add_argument("--directory", type=Path, default=Path(), help="where (here)")
+    init.add_argument("--listen", metavar="ADDR", help="address and UDP port, as 0.0.0.0:5683")
+    init.add_argument("--advertise", metavar="HOST:PORT", help="how meters reach it")
+
+    serve = _add(commands, "serve", _serve, "run the head-end until SIGTERM")
+    _add_config(serve)
+
+    enrol = _add(commands, "enrol", _enrol, "let the meters of a list join")
+    enrol.add_argument("file", type=Path, metavar="FILE", help="lines of EUI-64,public key")
+    _add_socket(enrol)
+
+    meters = _add(commands, "meters", _meters, "list the meters")
+    meters.add_argument("--json", action="store_true")
+    _add_socket(meters)
+
+    read = _add(commands, "read", _read, "read one meter now")
+    _add_meter(read)
+    read.add_argument(
+        "--deadline", type=float, default=DEADLINE_S, metavar="S", help="seconds to wait (30)"
+    )
+    read.add_argument("--json", action="store_true")
+    _add_socket(read)
+
+    readings = _add(commands, "readings", _readings, "show what is stored of a meter's days")
+    _add_meter(readings)
+    readings.add_argument(
+        "--from", dest="first", required=True, metavar="DAY", help="first day, as 2026-11-20"
+    )
+    readings.add_argument("--to", dest="last", metavar="DAY", help="last day, included (the first)")
+    forms = readings.add_mutually_exclusive_group()
+    forms.add_argument("--csv", action="store_true")
+    forms.add_argument("--json", action="store_true")
+    _add_socket(readings)
+
+    status = _add(commands, "status", _status, "show how the head-end is")
+    status.add_argument("--json", action="store_true")
+    _add_socket(status)
+    return parser
+
+
+class _Version(argparse.Action):
+    """`--version`: what is installed is only looked up when asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"headend {version('amistack')}")
+        parser.exit()
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, metavar="FILE", help="settings (headend.toml here)")
+
+
+def _add_socket(command: argparse.ArgumentParser) -> None:
+    _add_config(command)
+    command.add_argument(
+        "--socket", type=Path, metavar="PATH", help="the head-end's socket, if not by its settings"
+    )
+
+
+def _add_meter(command: argparse.ArgumentParser) -> None:
+    command.add_argument("meter", metavar="METER", help="EUI-64, 16 hex digits")
+
+
+# The commands
+
+
+def _init(options: argparse.Namespace) -> int:
+    from headend.cli.setup import init
+
+    return init(options.directory, options.listen, options.advertise)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from headend.config import read_settings
+
+    settings = read_settings(options.config)
+    try:
+        from headend.app import serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed: install amistack with its `headend` extra"
+        ) from error
+    return serve(settings)
+
+
+def _enrol(options: argparse.Namespace) -> int:
+    from amistack.identifiers import format_eui64
+    from headend.domain.refusals import BadEnrolment
+    from headend.lifecycle.enrolment import parse_enrolment
+
+    text = _text_of(options.file)
+    try:
+        devices = parse_enrolment(text)
+    except BadEnrolment as error:
+        raise ConfigError(f"{options.file}: {error}") from None
+    with _client(options) as client:
+        enrolled = client.enrol(
+            (format_eui64(device.meter), device.public_key.hex()) for device in devices
+        )
+    print(f"{enrolled.new} enrolled, {enrolled.known} known already")
+    return 0
+
+
+def _text_of(file: Path) -> str:
+    from headend.lifecycle.enrolment import LIST_SIZE_MAX
+
+    try:
+        if file.stat().st_size > LIST_SIZE_MAX:
+            raise ConfigError(f"{file} is larger than {LIST_SIZE_MAX} octets; split it")
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not a text file in UTF-8") from None
+
+
+def _meters(options: argparse.Namespace) -> int:
+    from headend.cli import show
+
+    with _client(options) as client:
+        found = list(client.meters())
+    print(show.as_json(found) if options.json else show.meters(found))
+    return 0
+
+
+def _read(options: argparse.Namespace) -> int:
+    from headend.cli import show
+
+    with _client(options) as client:
+        done = client.read(_meter(options), deadline_s=options.deadline)
+    print(show.as_json(done) if options.json else show.read(done))
+    return 0 if done.answer is not None else EXIT_NOT_ANSWERED
+
+
+def _readings(options: argparse.Namespace) -> int:
+    from headend.cli import show
+
+    with _client(options) as client:
+        found = client.readings(_meter(options), options.first, options.last or options.first)
+    if options.json:
+        print(show.as_json(found))
+    elif options.csv:
+        text, other_count = show.readings_csv(found.readings)
+        print(text)
+        if other_count:
+            print(f"headend: {other_count} intervals are not in Wh: see --json", file=sys.stderr)
+    else:
+        print(show.readings_table(found.readings))
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from headend.cli import show
+
+    with _client(options) as client:
+        found = client.status()
+    print(show.as_json(found) if options.json else show.status(found))
+    return 0
+
+
+def _meter(options: argparse.Namespace) -> Eui64:
+    return parse_eui64(options.meter)
+
+
+def _client(options: argparse.Namespace) -> HeadEndClient:
+    from headend.client import HeadEndClient
+    from headend.config import read_settings
+
+    socket = options.socket or read_settings(options.config).api.socket
+    return HeadEndClient(socket)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The head-end's log: events with fixed fields, on standard error.
+
+One line of JSON an event where a program reads it, aligned text on a terminal. Field names are the
+same everywhere: `meter`, `path`, `reason`, `count`, `error`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger, Processor
+
+
+def configure(level: str) -> None:
+    """Send what is of `level` and above to standard error; other libraries' logs go along."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    is_terminal = sys.stderr.isatty()
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer()
+        if is_terminal
+        else structlog.processors.JSONRenderer(sort_keys=False)
+    )
+    last: list[Processor] = [renderer]
+    if not is_terminal:
+        last.insert(0, structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    # Libraries are heard when something is wrong, not on how they are doing.
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+
+
+def logger() -> FilteringBoundLogger:
+    """Where events go."""
+    log: FilteringBoundLogger = structlog.get_logger()
+    return log

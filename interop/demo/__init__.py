@@ -1,0 +1,1 @@
+"""A street of meters and a head-end, started as a user would, watched through the API."""
