@@ -38,10 +38,14 @@ def save_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
         ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(octets)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(octets)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)  # Half a key would stand in the way of the next attempt.
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -24,6 +25,8 @@ from amistack.errors import ConfigError
 T = TypeVar("T")
 
 FILE_SIZE_MAX: Final = 1 << 20
+SEEN_SIZE_MAX: Final = 80
+"""Characters of a wrong value that a message shows."""
 _KINDS: Final[dict[type, str]] = {
     str: "a text in quotes",
     int: "a whole number",
@@ -49,8 +52,9 @@ def load(path: Path, settings: type[T]) -> T:
         raise ConfigError(f"{path} is not a text file in UTF-8") from None
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: numbers too long for Python and nesting too deep are others.
+        raise ConfigError(f"{path} is not valid TOML: {_line(str(error))}") from None
     return build(table, settings, file=path)
 
 
@@ -66,7 +70,7 @@ def _table(table: Mapping[str, object], settings: type[Any], file: Path, where: 
         if key not in fields:
             close = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(fields)}"
-            raise ConfigError(f"{file}: {where}{key} is not a setting; {hint}")
+            raise ConfigError(f"{file}: {where}{_line(key)} is not a setting; {hint}")
     values: dict[str, object] = {}
     for name, field in fields.items():
         if name in table:
@@ -89,7 +93,7 @@ def _table(table: Mapping[str, object], settings: type[Any], file: Path, where: 
 def _value(value: object, hint: Any, file: Path, where: str) -> object:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{file}: {where} is {value!r}, expected a table [{where}]")
+            raise ConfigError(f"{file}: {where} is {_seen(value)}, expected a table [{where}]")
         return _table(value, typing.cast("type[Any]", hint), file, f"{where}.")
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         inner = next(arg for arg in typing.get_args(hint) if arg is not type(None))
@@ -97,16 +101,45 @@ def _value(value: object, hint: Any, file: Path, where: str) -> object:
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         if not isinstance(value, list):
-            raise ConfigError(f"{file}: {where} is {value!r}, expected a list")
+            raise ConfigError(f"{file}: {where} is {_seen(value)}, expected a list")
         return tuple(_value(one, item, file, f"{where}[{i}]") for i, one in enumerate(value))
-    if hint is Path and isinstance(value, str) and value:
-        return file.parent / Path(value).expanduser()
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is Path and isinstance(value, str) and value and value.isprintable():
+        try:
+            return file.parent / Path(value).expanduser()
+        except RuntimeError:
+            raise ConfigError(
+                f"{file}: {where} is {_seen(value)}, expected a path; nobody here has that home"
+            ) from None
+    if hint is float and type(value) in (int, float):
+        number = _finite(typing.cast("int | float", value))
+        if number is not None:
+            return number
     # bool is an int to Python, but `true` is no whole number to a person.
-    if type(value) is hint:
+    elif type(value) is hint and hint is not Path:
         return value
-    raise ConfigError(f"{file}: {where} is {value!r}, expected {_kind(hint)}")
+    raise ConfigError(f"{file}: {where} is {_seen(value)}, expected {_kind(hint)}")
+
+
+def _finite(value: int | float) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _line(text: str) -> str:
+    """`text` as a part of one line that a person can read."""
+    shown = text if text.isprintable() else repr(text)
+    return shown if len(shown) <= SEEN_SIZE_MAX else f"{shown[:SEEN_SIZE_MAX]}..."
+
+
+def _seen(value: object) -> str:
+    """What stands in the file, shortened."""
+    try:
+        return _line(repr(value))
+    except (ValueError, RecursionError):
+        return "a value too large to show"
 
 
 def _kind(hint: Any) -> str:

@@ -5,7 +5,8 @@ In      commands, `receive_datagram`, `handle_timer`
 Out     `data_to_send`, `events`, `next_timer`: collect all three after every call in
 Raises  LocalProtocolError and TableFull on commands; nothing on what a peer sends: that is
         answered as the RFCs say and counted by reason in `refused`
-Limit   the endpoint's and the desk's; HELD_MAX messages of a session that wait for numbers
+Limit   the endpoint's and the desk's; HELD_MAX messages of a session that wait for numbers;
+        PROPOSALS_MAX sessions of our own that wait for an answer
 Never   answers anything in the clear but EDHOC and /.well-known/core; uses a sender sequence number
         that is not said to be durable; answers under a request's nonce unless told that the
         request's Partial IV is durable
@@ -55,6 +56,7 @@ from amistack.session.handshakes import (
     SessionProposed,
 )
 from amistack.session.oscore import (
+    SEQUENCE_NUMBER_MAX,
     ContextTable,
     RequestBinding,
     SecurityContext,
@@ -70,6 +72,9 @@ SEQUENCE_BLOCK: Final = 64
 SEQUENCE_LOW: Final = 16
 """With fewer left the next block is asked for, ahead of need."""
 HELD_MAX: Final = 32
+"""Messages of one session that wait for the next block of numbers."""
+PROPOSALS_MAX: Final = 64
+"""Sessions that we began and that wait for `accept_session`; the oldest is dropped beyond."""
 
 RequestId = NewType("RequestId", int)
 """One request of ours, from `request` to the event that ends it."""
@@ -151,11 +156,15 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A message that may have to wait for sequence numbers; `request` if it is one of ours."""
+    """A message that may have to wait for sequence numbers.
+
+    `request` if it is one of ours, `exchange` if it answers a peer's.
+    """
 
     send: Callable[[float], None]
     request: RequestId | None = None
     identity: bytes = b""
+    exchange: ExchangeId | None = None
 
 
 @dataclass(slots=True)
@@ -205,6 +214,7 @@ class Stack:
         self._approaches: dict[ExchangeRequestId, _Approaching] = {}
         self._proposed: dict[HandshakeId, _Approaching] = {}
         self._next_id = 0
+        self._latest = 0.0
         self._events: list[Event] = []
 
     # Commands from above: sessions
@@ -212,21 +222,28 @@ class Stack:
     def connect(self, peer: Peer, trusted: Sequence[Credential], *, c_i: bytes, now: float) -> None:
         """Begin a handshake with the responder at `peer`, who must own one of `trusted`.
 
-        SessionProposed or HandshakeFailed follows.
+        SessionProposed or HandshakeFailed follows. Raises LocalProtocolError if a session in use
+        has `c_i` already: a late message must never fit another session than its own; TableFull
+        at a bound of the endpoint.
         """
+        if self._is_taken(c_i):
+            raise LocalProtocolError(f"C_I {c_i.hex()} is that of a session in use, take another")
         approach = Approach(self._key, trusted, c_i=c_i, entropy=self._entropy)
         self._advance(_Approaching(approach, peer), approach.first_message(), now=now)
 
     def provide_credential(
         self, wanted: CredentialWanted, credential: Credential | None, *, now: float
     ) -> None:
-        """Answer CredentialWanted: what belongs to that name, or None for nobody."""
-        exchange = self._handshake_exchanges.pop(wanted.handshake)
+        """Answer CredentialWanted: what belongs to that name, or None for nobody.
+
+        Raises LocalProtocolError on a handshake that does not wait for that, or on the credential
+        of another name; nothing has changed then.
+        """
         outcome = self._desk.provide_credential(wanted.handshake, credential, wanted.peer)
         if isinstance(outcome, Message):
+            exchange = self._handshake_exchanges.pop(wanted.handshake)
             self._endpoint.respond(exchange, outcome, now=now)
         else:
-            self._handshake_exchanges[wanted.handshake] = exchange
             self._events.append(outcome)
 
     def accept_session(
@@ -234,34 +251,51 @@ class Stack:
     ) -> SecurityContext:
         """Answer SessionProposed: its keys are durable, with numbers below `reserved_until`.
 
-        The session takes the place of an earlier one of that identity.
+        The session takes the place of an earlier one of that identity. Raises LocalProtocolError
+        if the proposal is answered already, for its keys must not begin at number 0 again.
         """
-        approaching = self._proposed.pop(proposed.handshake, None)
+        self._latest = now
+        self._require_proposed(proposed)
         context = context_of(proposed.parameters)
         context.reserve(reserved_until)
         self.add_session(identity, context)
-        if approaching is None:
+        if self._proposed.pop(proposed.handshake, None) is None:
             exchange = self._handshake_exchanges.pop(proposed.handshake)
             answer = self._desk.conclude(proposed.handshake)
             self._endpoint.respond(exchange, answer, now=now)
         return context
 
     def reject_session(self, proposed: SessionProposed, *, retry_after: int, now: float) -> None:
-        """Answer SessionProposed: it could not be made durable; the peer may come again."""
+        """Answer SessionProposed: it could not be made durable; the peer may come again.
+
+        `retry_after` in s. Raises LocalProtocolError if the proposal is answered already.
+        """
+        self._require_proposed(proposed)
         if self._proposed.pop(proposed.handshake, None) is None:
             exchange = self._handshake_exchanges.pop(proposed.handshake)
             answer = self._desk.give_up(proposed.handshake, retry_after=retry_after)
             self._endpoint.respond(exchange, answer, now=now)
 
     def add_session(self, identity: bytes, context: SecurityContext) -> None:
-        """Use `context` with that identity from now on, in place of an earlier one."""
+        """Use `context` with that identity from now on, in place of an earlier one.
+
+        Raises LocalProtocolError if its recipient id is that of another identity's session.
+        """
+        if self._identities.get(context.recipient_id, identity) != identity:
+            raise LocalProtocolError(
+                f"recipient id {context.recipient_id.hex()} is that of another identity's session"
+            )
         self.remove_session(identity)
         self._contexts.add(context)
         self._identities[context.recipient_id] = identity
         self._sessions[identity] = context
 
     def remove_session(self, identity: bytes) -> None:
-        """Forget the session of that identity, if there is one; its messages are refused."""
+        """Forget the session of that identity, if there is one; its messages are refused.
+
+        What was held for want of numbers is dropped: a request of ours fails, and an answer
+        becomes an unprotected 5.03.
+        """
         context = self._sessions.pop(identity, None)
         if context is None:
             return
@@ -269,7 +303,7 @@ class Stack:
         del self._identities[context.recipient_id]
         self._wanting.pop(context.recipient_id, None)
         for held in self._held.pop(context.recipient_id, ()):
-            self._drop(held, "session ended")
+            self._drop(held, "session ended", self._latest)
 
     def session_of(self, identity: bytes) -> SecurityContext | None:
         """The security context in use with that identity, or None."""
@@ -277,18 +311,23 @@ class Stack:
 
     def numbers_reserved(self, recipient_id: bytes, until: int, *, now: float) -> None:
         """Answer NumbersWanted: it is durable. What was held for want of numbers goes out."""
-        identity = self._identities.get(recipient_id)
-        if identity is None:
-            return  # The session was replaced meanwhile.
-        self._wanting.pop(recipient_id, None)
-        self._sessions[identity].reserve(until)
-        held = self._held.pop(recipient_id, None)
+        self._latest = now
+        if self._wanting.pop(recipient_id, None) is None:
+            return  # The session was replaced meanwhile, or it is said twice.
+        context = self._sessions[self._identities[recipient_id]]
+        context.reserve(until)
+        held = self._held.get(recipient_id, deque())
         while held:
-            one = held.popleft()
             try:
-                one.send(now)
+                held[0].send(now)
+            except SequenceExhausted:
+                break  # Fewer than were wanted.
             except (LocalProtocolError, TableFull) as error:
-                self._drop(one, str(error))
+                self._drop(held[0], str(error), now)
+            held.popleft()
+        if not held:
+            self._held.pop(recipient_id, None)
+        self._want_numbers(context)
 
     # Commands from above: messages
 
@@ -342,31 +381,37 @@ class Stack:
 
         `is_durable` says that its replay window is committed: only then the answer may go under
         the request's nonce. Otherwise it takes a number of our own. Raises LocalProtocolError when
-        the exchange is unknown or answered already.
+        the exchange is unknown or answered already, or the message cannot be sent, TableFull when
+        too many wait for numbers; the exchange still waits for its answer then.
         """
-        entry = self._exchanges.pop(exchange, None)
+        entry = self._exchanges.get(exchange)
         if entry is None:
             raise LocalProtocolError(f"exchange {exchange} is unknown or answered already")
         context, binding = entry
+        # A message that was too large may have used up the request's nonce.
+        own_partial_iv = not (is_durable and binding.nonce_is_free)
 
         def send(now: float) -> None:
-            protected = protect_response(context, message, binding, own_partial_iv=not is_durable)
+            protected = protect_response(context, message, binding, own_partial_iv=own_partial_iv)
             self._endpoint.respond(exchange, protected, now=now)
 
-        if is_durable:
-            send(now)
+        if own_partial_iv:
+            self._with_numbers(context, _Held(send, exchange=exchange), now=now)
         else:
-            self._with_numbers(context, _Held(send), now=now)
+            send(now)
+        del self._exchanges[exchange]
 
     # Inputs from below.
 
     def receive_datagram(self, data: bytes, peer: Peer, *, now: float) -> None:
         """Take one datagram. Never raises on bad data."""
+        self._latest = now
         self._endpoint.receive_datagram(data, peer, now=now)
         self._turn(now)
 
     def handle_timer(self, *, now: float) -> None:
         """Act on whatever is due. Calling early, late or twice is harmless."""
+        self._latest = now
         self._endpoint.handle_timer(now=now)
         self._turn(now)
 
@@ -471,7 +516,11 @@ class Stack:
         except CoapError as error:
             self._refused[error.reason] += 1
             answer = Message.response(Code.BAD_OPTION, payload=error.detail.encode())
-            self.respond(event.exchange, answer, is_durable=False, now=now)
+            try:
+                self.respond(event.exchange, answer, is_durable=False, now=now)
+            except (LocalProtocolError, TableFull):
+                del self._exchanges[event.exchange]
+                self._drop_answer(event.exchange, now)
             return
         self._events.append(
             SecureRequest(
@@ -544,10 +593,17 @@ class Stack:
         self._next_id += 1
         # Below zero: never one of the desk's.
         handshake = HandshakeId(-self._next_id)
+        if len(self._proposed) >= PROPOSALS_MAX:
+            del self._proposed[next(iter(self._proposed))]
         self._proposed[handshake] = approaching
         self._events.append(
             SessionProposed(handshake, approaching.peer, approaching.approach.id_cred, outcome)
         )
+
+    def _require_proposed(self, proposed: SessionProposed) -> None:
+        handshake = proposed.handshake
+        if handshake not in self._proposed and handshake not in self._handshake_exchanges:
+            raise LocalProtocolError(f"handshake {handshake} is unknown or over")
 
     # Sender sequence numbers
 
@@ -560,7 +616,7 @@ class Stack:
             one.send(now)
         except SequenceExhausted:
             if self._contexts.find(context.recipient_id, context.id_context) is not context:
-                self._drop(one, "session ended")
+                self._drop(one, "session ended", now)
                 return
             held = self._held.setdefault(context.recipient_id, deque())
             if len(held) >= HELD_MAX:
@@ -568,12 +624,21 @@ class Stack:
             held.append(one)
         self._want_numbers(context)
 
-    def _drop(self, held: _Held, reason: str) -> None:
-        """Give up a message that waits for numbers; a request of ours is told so."""
-        self._refused["dropped while waiting for sequence numbers"] += 1
+    def _drop(self, held: _Held, reason: str, now: float) -> None:
+        """Give up a message that waits for numbers; who waits for it is told so."""
+        if held.exchange is not None:
+            self._drop_answer(held.exchange, now)
+            return
+        self._refused["request dropped for want of numbers"] += 1
         if held.request is not None and held.request in self._under_way:
             del self._under_way[held.request]
             self._events.append(RequestFailed(held.request, held.identity, reason))
+
+    def _drop_answer(self, exchange: ExchangeId, now: float) -> None:
+        """Say that there is no answer: protected it cannot be said, and unsaid it would be kept."""
+        self._refused["answer dropped for want of numbers"] += 1
+        answer = Message.response(Code.SERVICE_UNAVAILABLE, max_age=0)
+        self._endpoint.respond(exchange, answer, now=now)
 
     def _want_numbers(self, context: SecurityContext) -> None:
         recipient_id = context.recipient_id
@@ -581,7 +646,9 @@ class Stack:
         identity = self._identities.get(recipient_id)
         if left >= SEQUENCE_LOW or recipient_id in self._wanting or identity is None:
             return
-        until = context.reserved_until + SEQUENCE_BLOCK
+        until = min(context.reserved_until + SEQUENCE_BLOCK, SEQUENCE_NUMBER_MAX + 1)
+        if until <= context.reserved_until:
+            return  # The space is used up: only a new session helps.
         self._wanting[recipient_id] = until
         self._events.append(NumbersWanted(identity, recipient_id, until))
 

@@ -47,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="keep keys, stores and logs here (default: a folder of its own, removed at the end)",
     )
+    demo.add_argument(
+        "--picture", type=Path, metavar="FILE", help="with --once: save the screen as SVG"
+    )
     demo.set_defaults(run=_demo)
     return parser
 
@@ -63,6 +66,7 @@ def _demo(options: argparse.Namespace) -> int:
                 timeout_s=options.timeout,
                 directory=options.directory,
                 seed=options.seed,
+                picture=options.picture,
             )
         )
     )

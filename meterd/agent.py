@@ -11,12 +11,14 @@ In      `receive_datagram`, `handle_timer` (a datagram machine), `start`
 Out     `data_to_send`, `events`, `next_timer`
 Raises  StoreError from `start` alone; a storage that fails later is an event, and what could not
         be made durable is not said
-Limit   one request under way at a time; one report a day; retries up to RETRY_MAX s apart
+Limit   one request under way at a time; one report a day; retries up to RETRY_MAX s apart, or
+        what the head-end asks for, up to WAIT_MAX s; PAYLOAD_SIZE_MOST octets of one message
 Never   reads a clock, or answers anything that is not authentic
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import random
 from collections import Counter
@@ -68,9 +70,13 @@ MODEL_VERSIONS: Final = (1,)
 
 RETRY_MIN: Final = 2.0
 RETRY_MAX: Final = 900.0
+WAIT_MAX: Final = 86_400.0
+"""Seconds that a head-end may ask to be left alone; a slip there must not silence a fleet."""
 STORAGE_RETRY_S: Final = 60.0
 PAYLOAD_SIZE_MAX: Final = 3_500
 """Octets of one report or answer; what does not fit of the log waits for the next."""
+PAYLOAD_SIZE_MOST: Final = 4_000
+"""Octets of intervals that cannot be left out: with the layers around them still one message."""
 SHORT_IDENTIFIER_COUNT: Final = 24
 """C_I is one of the identifiers that cost one octet (RFC 9528 section 3.3.2)."""
 
@@ -184,6 +190,11 @@ class Agent:
         self._is_securing = False
         self._retry_s = RETRY_MIN
         self._act_at: float | None = None
+        self._wanted: NumbersWanted | None = None
+        self._reserve_at: float | None = None
+        # Days up to this one were complete at the first start ever: their reports wait for nothing.
+        self._prompt_until: int | None = None
+        self._too_long: set[int] = set()
         self._record_at: float | None = None
         self._reason = RegistrationReason.COLD_BOOT
         # Where in the spread this meter's report falls: the same moment every day.
@@ -199,6 +210,8 @@ class Agent:
         self._recorder.advance(utc)
         event = COLD_STARTED if is_first else PRIMARY_POWER_RESTORED
         self._recorder.log(utc, event, is_time_doubtful=True)
+        if is_first:
+            self._prompt_until = self._recorder.day_of(utc) - 1
         self._plan_recording(now)
         self._reason = (
             RegistrationReason.COLD_BOOT if is_first else RegistrationReason.POWER_RESTORED
@@ -213,24 +226,23 @@ class Agent:
 
     def receive_datagram(self, data: bytes, peer: Peer, *, now: float) -> None:
         """Take one datagram. Never raises on bad data."""
-        try:
-            self._stack.receive_datagram(data, peer, now=now)
-            self._turn(now)
-        except StoreError as error:
-            self._fail_storage(error, now)
+        self._stack.receive_datagram(data, peer, now=now)
+        self._turn(now)
 
     def handle_timer(self, *, now: float) -> None:
         """Record, send, and try again whatever is due."""
         try:
             self._stack.handle_timer(now=now)
+            if self._reserve_at is not None and self._reserve_at <= now:
+                self._reserve(now)
             if self._record_at is not None and self._record_at <= now:
                 self._record(now)
             if self._act_at is not None and self._act_at <= now:
                 self._act_at = None
                 self._act(now)
-            self._turn(now)
         except StoreError as error:
             self._fail_storage(error, now)
+        self._turn(now)
 
     # Outputs, for the driver to collect.
 
@@ -245,7 +257,7 @@ class Agent:
 
     def next_timer(self) -> float | None:
         """When to call `handle_timer`, or None for not until something else happens."""
-        times = (self._stack.next_timer(), self._record_at, self._act_at)
+        times = (self._stack.next_timer(), self._record_at, self._act_at, self._reserve_at)
         return min((time for time in times if time is not None), default=None)
 
     @property
@@ -319,11 +331,21 @@ class Agent:
             self._plan_report(now)
             return
         payload, entries = self._report_of(day, now)
+        if len(payload) > PAYLOAD_SIZE_MOST:
+            self._leave_out(day, len(payload), now)
+            return
         self._send(_post(REPORT, payload), day=day, entries=entries, now=now)
+
+    def _leave_out(self, day: int, size: int, now: float) -> None:
+        """Pass over a day whose intervals fit no message, so that it does not block the others."""
+        self._too_long = {day, *self._too_long.intersection(self._recorder.owed_days())}
+        self._hinder(
+            f"the report of day {day} has {size} octets, at most {PAYLOAD_SIZE_MOST} fit", now=now
+        )
 
     def _report_of(self, day: int, now: float) -> tuple[bytes, tuple[LogEntry, ...]]:
         blocks = tuple(self._recorder.block(day))
-        entries = tuple(self._recorder.entries_of(day))
+        entries = tuple(self._recorder.entries_due(day))
         clock = self._clock.reading(now)
         while True:
             report = DailyReport(CHANNEL_SET, day, clock, blocks, entries)
@@ -336,22 +358,29 @@ class Agent:
         """The newest day that is owed and may go out now; older ones follow it."""
         utc = self._clock.utc(now)
         yesterday = self._recorder.day_of(utc) - 1
-        for day in self._recorder.owed_days():
-            if day < yesterday or utc >= self._due(day):
+        for day in self._sendable_days():
+            if day < yesterday or self._is_prompt(day) or utc >= self._due(day):
                 return day
         return None
 
+    def _sendable_days(self) -> list[int]:
+        return [day for day in self._recorder.owed_days() if day not in self._too_long]
+
+    def _is_prompt(self, day: int) -> bool:
+        return self._prompt_until is not None and day <= self._prompt_until
+
     def _due(self, day: int) -> float:
-        """UTC at which the report of `day` is to go out; a fresh start does not wait for it."""
+        """UTC at which the report of `day` is to go out."""
         return self._recorder.start_of(day + 1) + self._schedule.delay_s + self._spread_s
 
     def _plan_report(self, now: float) -> None:
         """Wake when yesterday's report is due, or at once if anything older is owed."""
-        owed = self._recorder.owed_days()
+        owed = self._sendable_days()
         if not owed:
             self._act_at = None  # The recording of midnight's interval comes back here.
             return
-        due = self._clock.when(self._due(owed[0]))
+        # A moment later: rounding must not wake this before its own time.
+        due = self._clock.when(self._due(owed[0])) + 0.05
         self._act_at = now if self._next_day(now) is not None else max(due, now)
 
     def _send(
@@ -374,7 +403,41 @@ class Agent:
     def _turn(self, now: float) -> None:
         while events := self._stack.events():
             for event in events:
-                self._receive(event, now)
+                try:
+                    self._receive(event, now)
+                except StoreError as error:
+                    self._refuse(event, now)
+                    self._fail_storage(error, now)
+
+    def _refuse(self, event: Event, now: float) -> None:
+        """What `event` brought could not be made durable: leave nobody waiting for it."""
+        match event:
+            case SecureRequest():
+                # Under a number of our own: the request's replay window may not be durable.
+                later = Message.response(Code.SERVICE_UNAVAILABLE, max_age=int(STORAGE_RETRY_S))
+                with contextlib.suppress(LocalProtocolError, TableFull):
+                    self._stack.respond(event.exchange, later, is_durable=False, now=now)
+            case SessionProposed():
+                self._stack.reject_session(event, retry_after=int(STORAGE_RETRY_S), now=now)
+            case NumbersWanted():
+                self._wanted, self._reserve_at = event, now + STORAGE_RETRY_S
+            case _:
+                pass
+
+    def _reserve(self, now: float) -> None:
+        """Try again to reserve the numbers that the stack still waits for."""
+        wanted, self._wanted, self._reserve_at = self._wanted, None, None
+        if wanted is None:
+            return
+        try:
+            self._reserve_numbers(wanted, now)
+        except StoreError:
+            self._wanted, self._reserve_at = wanted, now + STORAGE_RETRY_S
+            raise
+
+    def _reserve_numbers(self, wanted: NumbersWanted, now: float) -> None:
+        self._storage.reserve_numbers(wanted.recipient_id, wanted.until)
+        self._stack.numbers_reserved(wanted.recipient_id, wanted.until, now=now)
 
     def _receive(self, event: Event, now: float) -> None:
         match event:
@@ -390,8 +453,7 @@ class Agent:
                 self._is_securing = False
                 self._hinder(f"handshake: {event.reason} {event.detail}".rstrip(), now=now)
             case NumbersWanted():
-                self._storage.reserve_numbers(event.recipient_id, event.until)
-                self._stack.numbers_reserved(event.recipient_id, event.until, now=now)
+                self._reserve_numbers(event, now)
             case CredentialWanted():
                 self._stack.provide_credential(event, None, now=now)
             case _:
@@ -424,8 +486,8 @@ class Agent:
         self._under_way = None
         message = event.message
         if message.code == Code.SERVICE_UNAVAILABLE:
-            wait = message.uint_option(OptionNumber.MAX_AGE)
-            self._hinder("the head-end says later", now=now, at_least=wait or 60)
+            wait = min(message.uint_option(OptionNumber.MAX_AGE) or 60, WAIT_MAX)
+            self._hinder("the head-end says later", now=now, at_least=wait)
             return
         if message.code != Code.CHANGED:
             detail = message.payload.decode(errors="replace")[:80]
@@ -471,7 +533,8 @@ class Agent:
         if self._under_way is None or self._under_way.request != event.request:
             return
         self._under_way = None
-        if event.code == Code.UNAUTHORIZED:
+        if event.code in (Code.UNAUTHORIZED, Code.BAD_REQUEST):
+            # The head-end does not know the session, or has other keys for it (RFC 8613 8.2).
             # Anybody can say so, but only the head-end can go through a handshake: the old
             # session stays in use until then, and handshakes are as far apart as any retry.
             self.stage = Stage.SECURING
@@ -502,6 +565,9 @@ class Agent:
             return Message.response(Code.BAD_REQUEST, payload=error.reason.encode())
         self._record(now)
         answer = self._read(wanted, now)
+        if len(answer) > PAYLOAD_SIZE_MOST:
+            self.counters["read refused: too long"] += 1
+            return Message.response(Code.INTERNAL_SERVER_ERROR, payload=b"too long")
         self.counters["reads answered"] += 1
         self._events.append(ReadAnswered(wanted.identifier))
         return Message.response(

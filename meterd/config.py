@@ -14,10 +14,20 @@ from typing import Final
 from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, parse_eui64
 from amistack.session.fleet import parse_public_key
+from amistack.model.registration import STANDARD_OFFSET_MIN_LEAST, STANDARD_OFFSET_MIN_MOST
+from amistack.model.wire import DAY_S, INTERVAL_S_MIN
 from meterd.metrology import ConstantSource, HouseholdProfile, ReplaySource, Source
 
 DEFAULT_PORT: Final = 5683
+PORT_MAX: Final = 65_535
+REGISTER_START_MAX: Final = 10**12
+"""Wh: the most that a dial of nine digits of kWh shows."""
+
 _OFFSET: Final = re.compile(r"([+-])([0-9]{2}):([0-9]{2})")
+_ADDRESS: Final = re.compile(
+    r"(?:\[(?P<literal>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<name>[^\s:\[\]\"\\]+))(?::(?P<port>[0-9]{1,5}))?",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +46,15 @@ class MeterSettings:
     """Wh on each channel's register before the first interval ever; 0 where not given."""
 
     def __post_init__(self) -> None:
-        parse_eui64(self.id)
-        if any(start < 0 for start in self.register_start):
-            raise ConfigError(f"register_start is {list(self.register_start)}, expected 0 or more")
-        if not -12 * 60 <= self.standard_offset_min <= 14 * 60:
+        try:
+            parse_eui64(self.id)
+        except ConfigError as error:
+            raise ConfigError(f"id: {error}") from None
+        if any(not 0 <= start <= REGISTER_START_MAX for start in self.register_start):
             raise ConfigError(
-                f"standard_offset is {self.standard_offset!r}, expected -12:00 to +14:00"
+                f"register_start is {list(self.register_start)}, expected 0 to {REGISTER_START_MAX}"
             )
+        _ = self.standard_offset_min
 
     @property
     def eui64(self) -> Eui64:
@@ -52,13 +64,7 @@ class MeterSettings:
     @property
     def standard_offset_min(self) -> int:
         """Minutes east of UTC."""
-        match = _OFFSET.fullmatch(self.standard_offset)
-        if match is None or int(match[3]) >= 60:
-            raise ConfigError(
-                f"standard_offset is {self.standard_offset!r}, expected such as '+01:00'"
-            )
-        minutes = int(match[2]) * 60 + int(match[3])
-        return -minutes if match[1] == "-" else minutes
+        return parse_offset(self.standard_offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +77,17 @@ class HeadEndSettings:
     """The key that it must prove to own, 66 hex digits: nobody else is talked to."""
 
     def __post_init__(self) -> None:
-        _ = self.host_and_port
-        parse_public_key(self.public_key)
+        if not self.host_and_port[1]:
+            raise ConfigError(f"address is {self.address!r}, expected a port above 0")
+        try:
+            parse_public_key(self.public_key)
+        except ConfigError as error:
+            raise ConfigError(f"public_key: {error}") from None
 
     @property
     def host_and_port(self) -> tuple[str, int]:
         """The address taken apart."""
-        return parse_address(self.address, default_port=DEFAULT_PORT)
+        return parse_address(self.address, default_port=DEFAULT_PORT, what="address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,7 @@ class LinkSettings:
     @property
     def host_and_port(self) -> tuple[str, int]:
         """The address taken apart."""
-        return parse_address(self.listen, default_port=DEFAULT_PORT)
+        return parse_address(self.listen, default_port=DEFAULT_PORT, what="listen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +150,20 @@ class MetrologySettings:
         taken = _SOURCE_KEYS.get(self.source)
         if taken is None:
             raise ConfigError(f"source is {self.source!r}, expected {', '.join(_SOURCE_KEYS)}")
-        for name in _EVERY_SOURCE_KEY - taken:
+        for name in sorted(_EVERY_SOURCE_KEY - taken):
             if getattr(self, name) is not None:
                 raise ConfigError(f"{name} does not go with source {self.source!r}")
         needed = {"replay": ("path", "unit"), "constant": ("watts",)}.get(self.source, ())
         for name in needed:
             if getattr(self, name) is None:
                 raise ConfigError(f"{name} is missing; source {self.source!r} needs it")
+        if self.interval_s is not None and (
+            not INTERVAL_S_MIN <= self.interval_s <= DAY_S or DAY_S % self.interval_s
+        ):
+            raise ConfigError(
+                f"interval_s is {self.interval_s}, expected {INTERVAL_S_MIN} or more that divide a "
+                "day, such as 900"
+            )
 
     def open(self, *, offset_min: int, today: int, default_seed: int) -> Source:
         """The source. Raises SourceError or ConfigError.
@@ -213,15 +230,36 @@ class Settings:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
 
 
-def parse_address(text: str, *, default_port: int) -> tuple[str, int]:
-    """Host and port of `HOST`, `HOST:PORT` or `[IPV6]:PORT`. Raises ConfigError."""
-    host, separator, port = text.rpartition(":")
-    if not separator or text.endswith("]"):
-        host, port = text, str(default_port)
-    if host.startswith("["):
-        host = host.removeprefix("[").removesuffix("]")
-    elif ":" in host:
-        raise ConfigError(f"{text!r} is not an address: write an IPv6 one as [ADDRESS]:PORT")
-    if not host or not port.isdigit() or int(port) > 0xFFFF:
-        raise ConfigError(f"{text!r} is not an address, expected HOST:PORT")
-    return host, int(port)
+def parse_offset(text: str) -> int:
+    """Minutes east of UTC of `+HH:MM` or `-HH:MM`. Raises ConfigError."""
+    match = _OFFSET.fullmatch(text)
+    if match is None or int(match[3]) >= 60:
+        raise ConfigError(f"standard_offset is {text!r}, expected such as '+01:00'")
+    minutes = int(match[2]) * 60 + int(match[3])
+    if match[1] == "-":
+        minutes = -minutes
+    if not STANDARD_OFFSET_MIN_LEAST <= minutes <= STANDARD_OFFSET_MIN_MOST:
+        raise ConfigError(f"standard_offset is {text!r}, expected -12:00 to +14:00")
+    return minutes
+
+
+def parse_address(text: str, *, default_port: int, what: str) -> tuple[str, int]:
+    """Host and port of `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
+
+    Raises ConfigError; `what` is the setting's name.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        if text.count(":") > 1 and "[" not in text:
+            raise ConfigError(f"{what} is {text!r}, expected an IPv6 address as [ADDRESS]:PORT")
+        raise ConfigError(f"{what} is {text!r}, expected HOST:PORT")
+    host = match["literal"] or match["name"]
+    try:
+        # What a resolver would stumble over: empty labels and labels that are too long.
+        host.encode("idna")
+    except UnicodeError:
+        raise ConfigError(f"{what} is {text!r}, expected HOST:PORT") from None
+    port = default_port if match["port"] is None else int(match["port"])
+    if port > PORT_MAX or not host.isprintable():
+        raise ConfigError(f"{what} is {text!r}, expected HOST:PORT")
+    return host, port

@@ -13,17 +13,18 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Final, assert_never
 
 import structlog
 
 from amistack import settings as toml
-from amistack.errors import ConfigError
+from amistack.errors import AmiError, ConfigError
 from amistack.identifiers import format_eui64
 from amistack.keystore import load_key
 from amistack.links import UdpLink, open_udp
+from amistack.machine import Peer
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import (
     encode_public_key,
@@ -67,7 +68,8 @@ class Meter:
         meter = settings.meter.eui64
         key = load_key(settings.meter.key)
         own = meter_credential(meter, encode_public_key(key.public_key()))
-        peer = await _resolve(*settings.headend.host_and_port)
+        is_ipv6 = ":" in settings.link.host_and_port[0]
+        peer = await _resolve(*settings.headend.host_and_port, is_ipv6=is_ipv6)
         storage = Storage.open(settings.meter.storage)
         try:
             agent = _agent(settings, AuthenticationKey(key, own), peer, storage)
@@ -111,16 +113,13 @@ class Meter:
                 assert_never(event)
 
 
-def _agent(
-    settings: Settings, key: AuthenticationKey, peer: tuple[str, int], storage: Storage
-) -> Agent:
+def _agent(settings: Settings, key: AuthenticationKey, peer: Peer, storage: Storage) -> Agent:
     meter = settings.meter.eui64
     offset_min = settings.meter.standard_offset_min
-    utc = time.time()
     # A replay's shift is fixed once: after a restart its days must stay where they were.
     today = storage.note("today")
     if today is None:
-        today = str(int(utc))
+        today = str(int(time.time()))
         storage.keep_note("today", today)
     source = settings.metrology.open(
         offset_min=offset_min, today=int(today), default_seed=int.from_bytes(meter, "big")
@@ -136,7 +135,9 @@ def _agent(
         head_end_peer=peer,
         storage=storage,
         recorder=recorder,
-        clock=MeterClock(utc=utc, now=asyncio.get_running_loop().time()),
+        # Both loops count on this clock; but uvloop's own reading of it is from before the source
+        # was opened, which may have read a long file.
+        clock=MeterClock(utc=time.time(), now=time.monotonic()),
         schedule=Schedule(
             schedule.report_delay_s, schedule.report_spread_s, schedule.start_spread_s
         ),
@@ -148,8 +149,9 @@ def _agent(
 
 def load_settings(path: Path) -> Settings:
     """The settings in the file at `path`. Raises ConfigError."""
-    if not path.exists():
-        raise ConfigError(f"{path} is missing: `meterd init` makes one")
+    with contextlib.suppress(OSError):  # What else is wrong with the path is said below.
+        if not path.exists():
+            raise ConfigError(f"{path} is missing: `meterd init` makes one")
     return toml.load(path, Settings)
 
 
@@ -165,9 +167,11 @@ async def run(files: list[Path]) -> None:
     meters: list[Meter] = []
     try:
         for file in files:
-            meter = await Meter.open(load_settings(file))
-            meters.append(meter)
-            await meter.start()
+            settings = load_settings(file)
+            with _named(file):
+                meter = await Meter.open(settings)
+                meters.append(meter)
+                await meter.start()
             # Let those that run already talk while the next takes up its history.
             await asyncio.sleep(0)
             if stopping.is_set():
@@ -190,11 +194,27 @@ def run_forever(main: Coroutine[None, None, None]) -> None:
             runner.run(main)
 
 
-async def _resolve(host: str, port: int) -> tuple[str, int]:
-    """The socket address of the head-end. Raises ConfigError when its name is not known."""
-    with contextlib.suppress(OSError):
+@contextlib.contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Say with every error inside which meter's it is: a street has many."""
+    try:
+        yield
+    except AmiError as error:
+        raise type(error)(f"{file}: {error}") from error
+
+
+async def _resolve(host: str, port: int, *, is_ipv6: bool) -> Peer:
+    """The socket address of the head-end, as datagrams will come from it. Raises ConfigError."""
+    family, other = (socket.AF_INET6, "IPv6") if is_ipv6 else (socket.AF_INET, "IPv4")
+    found = []
+    with contextlib.suppress(OSError, ValueError):
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-        if found:
-            address = found[0][4]
-            return str(address[0]), int(address[1])
-    raise ConfigError(f"headend.address: {host!r} is not known to the name service")
+    if not found:
+        raise ConfigError(f"headend.address: {host!r} is not known to the name service")
+    for kind, _, _, _, address in found:
+        if kind == family:
+            return address
+    listen = "0.0.0.0:0" if is_ipv6 else "[::]:0"
+    raise ConfigError(
+        f"headend.address: {host!r} has no {other} address; link.listen = {listen!r} may help"
+    )

@@ -14,7 +14,7 @@ from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, format_eui64
 from amistack.keystore import load_key, make_key, save_key
 from amistack.session.fleet import encode_public_key, parse_public_key
-from meterd.config import DEFAULT_PORT, parse_address
+from meterd.config import DEFAULT_PORT, parse_address, parse_offset
 
 KEY_FILE: Final = "meter-key.pem"
 CONFIG_FILE: Final = "meterd.toml"
@@ -49,8 +49,9 @@ class Template:
     schedule: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        parse_offset(self.standard_offset)
         if self.address:
-            parse_address(self.address, default_port=DEFAULT_PORT)
+            parse_address(self.address, default_port=DEFAULT_PORT, what="address")
         if self.public_key:
             parse_public_key(self.public_key)
 
@@ -79,7 +80,9 @@ def provision(directory: Path, template: Template, *, meter: Eui64 | None = None
         save_key(key_path, make_key())
     identity = Identity(meter, encode_public_key(load_key(key_path).public_key()))
     try:
-        config_path.write_text(_config(meter, template), encoding="utf-8")
+        # "x": also not what somebody else made in this very moment.
+        with config_path.open("x", encoding="utf-8") as file:
+            file.write(_config(meter, template))
     except OSError as error:
         raise ConfigError(f"{config_path} cannot be written: {error.strerror or error}") from error
     return identity
@@ -95,11 +98,17 @@ def _config(meter: Eui64, template: Template) -> str:
     ]
     if template.register_start:
         device.append(f"register_start = {list(template.register_start)}")
-    if template.address and template.public_key:
-        headend = [f'address = "{template.address}"', f'public_key = "{template.public_key}"']
-    else:
-        headend = ["# `headend init` prints the two lines that belong here:"]
-        headend += ['# address = "HOST:5683"', '# public_key = "66 hex digits"']
+    headend = []
+    if not (template.address and template.public_key):
+        headend.append("# `headend init` prints the two lines that belong here:")
+    headend.append(
+        f'address = "{template.address}"' if template.address else '# address = "HOST:5683"'
+    )
+    headend.append(
+        f'public_key = "{template.public_key}"'
+        if template.public_key
+        else '# public_key = "66 hex digits"'
+    )
     parts = [
         device,
         ["[headend]", *headend],

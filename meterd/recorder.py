@@ -202,6 +202,10 @@ class Recorder:
         """Channel and register (Wh) at `utc`, with the running interval's part."""
         day = self.day_of(utc)
         begin = self.next_due(utc) - self._interval_s
+        until = self.recorded_until
+        if until is not None and until > begin:
+            # The host's clock went back: a register never does.
+            day, begin, utc = self.day_of(until), until, until
         days = {one.channel: one for one in self._storage.channel_days(day)}
         partial = self._source.partial(begin, utc)
         registers = []
@@ -232,6 +236,13 @@ class Recorder:
     ) -> LogEntry:
         """Log an event at `utc`."""
         return self._storage.keep_entry(int(utc), event, detail, is_time_doubtful=is_time_doubtful)
+
+    def entries_due(self, day: int) -> list[LogEntry]:
+        """What the report of a day carries of the log: what is not acknowledged up to its end.
+
+        Older entries too: one that found no room in its own day's report goes with a later one.
+        """
+        return self._storage.entries(0, self.start_of(day + 1), limit=ENTRIES_PER_REPORT_MAX)
 
     def entries_of(self, day: int) -> list[LogEntry]:
         """A day's log entries that are not acknowledged yet, oldest first."""

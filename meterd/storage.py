@@ -2,12 +2,13 @@
 
 Raises  StoreUnusable, one line that says what to do, when the file cannot be opened; StoreError
         when a write or read fails later
-Limit   the recorder's: days and log entries beyond its retention are dropped here
+Limit   ENTRY_COUNT_MAX log entries; else the recorder's: what is beyond its retention is dropped
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from amistack.model import EndDeviceEventType, LogEntry
 APPLICATION_ID: Final = 0x414D494D
 """`AMIM`: how a file is known to be a meter's storage."""
 SCHEMA_VERSION: Final = 1
+
+ENTRY_COUNT_MAX: Final = 10_000
+"""Log entries kept: more than 200 a day for as long as days are kept."""
 
 _SCHEMA: Final = """
 CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -83,6 +87,7 @@ class Storage:
         """The storage in the file at `path`, made if it is not there. Raises StoreUnusable."""
         connection: sqlite3.Connection | None = None
         try:
+            _make_private(path)
             connection = sqlite3.connect(path, isolation_level=None, timeout=0)
             _prepare(connection, path)
         except sqlite3.Error as error:
@@ -97,8 +102,8 @@ class Storage:
                 "or move it away to start anew"
             ) from error
         except StoreUnusable:
-            assert connection is not None
-            connection.close()
+            if connection is not None:
+                connection.close()
             raise
         return cls(connection)
 
@@ -116,20 +121,22 @@ class Storage:
         self._is_in_transaction = True
         try:
             yield
+            self._run("COMMIT")
         except BaseException:
-            self._is_in_transaction = False
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            # A COMMIT that failed may leave the transaction open; in it nothing is ever durable.
+            with contextlib.suppress(sqlite3.Error):
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
             raise
-        self._is_in_transaction = False
-        self._run("COMMIT")
+        finally:
+            self._is_in_transaction = False
 
     # Notes
 
     def note(self, name: str) -> str | None:
         """A small fact kept by name."""
-        row = self._run("SELECT value FROM note WHERE name = ?", name).fetchone()
-        return None if row is None else row[0]
+        rows = self._run("SELECT value FROM note WHERE name = ?", name)
+        return rows[0][0] if rows else None
 
     def keep_note(self, name: str, value: str) -> None:
         """Keep a small fact by name."""
@@ -180,8 +187,8 @@ class Storage:
         self, at: int, event: EndDeviceEventType, detail: str | None, *, is_time_doubtful: bool
     ) -> LogEntry:
         """Append to the log; the entry gets the next sequence number."""
-        row = self._run("SELECT coalesce(max(sequence) + 1, 0) FROM log").fetchone()
-        entry = LogEntry(row[0], at, event, detail, is_time_doubtful)
+        ((sequence,),) = self._run("SELECT coalesce(max(sequence) + 1, 0) FROM log")
+        entry = LogEntry(sequence, at, event, detail, is_time_doubtful)
         self._run(
             "INSERT INTO log VALUES (?, ?, ?, ?, ?, 0)",
             *(entry.sequence, at, str(event), detail, int(is_time_doubtful)),
@@ -206,16 +213,20 @@ class Storage:
             self._run("UPDATE log SET is_acknowledged = 1 WHERE sequence = ?", sequence)
 
     def drop_entries_before(self, at: int) -> None:
-        """Forget entries that are too old; the newest stays, since it holds the numbering."""
+        """Forget entries that are too old or too many; the newest stays: it holds the numbering."""
         self._run("DELETE FROM log WHERE at < ? AND sequence < (SELECT max(sequence) FROM log)", at)
+        self._run(
+            "DELETE FROM log WHERE sequence <= (SELECT max(sequence) FROM log) - ?", ENTRY_COUNT_MAX
+        )
 
     # Security session
 
     def session(self) -> SavedSession | None:
         """The session in use, or None."""
-        row = self._run("SELECT * FROM session").fetchone()
-        if row is None:
+        rows = self._run("SELECT * FROM session")
+        if not rows:
             return None
+        row = rows[0]
         fields = (*row[1:7], (row[7], int.from_bytes(row[8], "big")))
         return SavedSession(*fields)
 
@@ -249,9 +260,10 @@ class Storage:
             *(base, bitmap.to_bytes(8, "big"), recipient_id),
         )
 
-    def _run(self, sql: str, *arguments: object) -> sqlite3.Cursor:
+    def _run(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(sql, arguments)
+            # All rows at once: a disk may fail at any of them.
+            return self._connection.execute(sql, arguments).fetchall()
         except sqlite3.Error as error:
             raise StoreError(f"the meter's storage failed: {error}") from error
 
@@ -259,6 +271,16 @@ class Storage:
 def _channel_day(row: tuple[Any, ...]) -> ChannelDay:
     fields = (*row[:6], int.from_bytes(row[6], "little"))
     return ChannelDay(*fields)
+
+
+def _make_private(path: Path) -> None:
+    """Make the file for its owner alone, since it holds the session's keys. Raises StoreUnusable."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise StoreUnusable(f"{path} cannot be made: {error.strerror or error}") from error
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -44,6 +44,8 @@ HALF_OPEN_MAX: Final = 4_096
 HALF_OPEN_LIFETIME: Final = 60.0
 IDENTIFIER_SIZE: Final = 4
 """Octets of the identifiers that a responder gives out: room for millions of peers."""
+IDENTIFIER_TRY_COUNT: Final = 64
+"""Draws for an identifier that is free; a source of entropy that gives none is broken."""
 ENTROPY_SIZE: Final = 32
 BUSY_MAX_AGE: Final = 30
 """Seconds after which a peer may come again when too many handshakes wait."""
@@ -139,9 +141,10 @@ class Desk:
         """Go on with the credential that was wanted; None: nobody is known by that name."""
         waiting = self._find(handshake)
         if credential is None:
+            refusal = waiting.responder.refuse_initiator()
             del self._waiting[handshake]
             self.refused[str(Fault.UNKNOWN_CREDENTIAL)] += 1
-            return _error_response(waiting.responder.refuse_initiator())
+            return _error_response(refusal)
         try:
             waiting.responder.authenticate_initiator(credential)
         except EdhocError as error:
@@ -166,6 +169,9 @@ class Desk:
         responder = Responder(self._key, suites=self._suites)
         facts = responder.receive_message_1(body)
         c_r = self._choose_identifier(facts.c_i)
+        if c_r is None:
+            self.refused["no identifier is free"] += 1
+            return Message.response(Code.SERVICE_UNAVAILABLE, max_age=BUSY_MAX_AGE)
         ephemeral = ephemeral_from_entropy(facts.suite, self._entropy(ENTROPY_SIZE))
         message_2 = responder.message_2(ephemeral, c_r=c_r)
         if len(self._half_open) >= HALF_OPEN_MAX:
@@ -192,12 +198,13 @@ class Desk:
         self._waiting[handshake] = _Waiting(c_r, half_open.responder, id_cred)
         return CredentialWanted(handshake, peer, id_cred)
 
-    def _choose_identifier(self, c_i: bytes) -> bytes:
-        while True:
+    def _choose_identifier(self, c_i: bytes) -> bytes | None:
+        for _ in range(IDENTIFIER_TRY_COUNT):
             c_r = self._entropy(IDENTIFIER_SIZE)
             is_waiting = any(waiting.c_r == c_r for waiting in self._waiting.values())
             if c_r != c_i and not (c_r in self._half_open or is_waiting or self._is_taken(c_r)):
                 return c_r
+        return None
 
     def _find(self, handshake: HandshakeId) -> _Waiting:
         waiting = self._waiting.get(handshake)

@@ -325,6 +325,8 @@ class Intake:
         for place, outcome in zip(sorted_.places, kept, strict=True):
             if outcome is Kept.CONFLICT and place is not None:
                 self.quarantined["conflicting " + place.kind.name.lower()] += 1
+                # Nothing of it is stored, so that it is flagged is not said any more.
+                verdicts = [verdict for verdict in verdicts if verdict.record != place]
                 verdicts.append(Verdict(place, Disposition.QUARANTINED, outcome.value))
         acknowledgement = ReportAcknowledgement(uplink.received_ms, held_ms, tuple(verdicts))
         return Message.response(

@@ -28,7 +28,7 @@ from headend.api.documents import ReadDocument
 from headend.client import ApiError, AsyncHeadEndClient
 from interop.demo.figures import ANSWERED, Figures, households
 from interop.demo.processes import DemoError, Program, run
-from interop.demo.screen import Screen
+from interop.demo.screen import Screen, save_picture
 
 METERS_MAX: Final = 500
 POLL_S: Final = 0.25
@@ -48,12 +48,15 @@ class Options:
     timeout_s: float = 120.0
     directory: Path | None = None
     seed: int = 1
+    picture: Path | None = None
 
 
 async def demo(options: Options) -> int:
     """Run the demo; the exit code."""
     if not 1 <= options.meters <= METERS_MAX:
         raise DemoError(f"--meters is {options.meters}, expected 1 to {METERS_MAX}")
+    if options.directory is not None and (options.directory / "headend").exists():
+        raise DemoError(f"{options.directory} holds an earlier demo: name another folder")
     folder = options.directory or Path(tempfile.mkdtemp(prefix="amistack-demo-"))
     street = Street(options, folder)
     stopping = asyncio.Event()
@@ -101,6 +104,8 @@ class Street:
                 return 130
             is_complete = outcome.result()
             screen.finish(self._figures)
+        if options.picture is not None:
+            save_picture(self._figures, title=title, path=options.picture)
         if options.is_json:
             print(self._figures.to_json(), flush=True)
         return 0 if is_complete else 1

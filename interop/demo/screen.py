@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable
-from typing import Self
+from pathlib import Path
+from typing import Final, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from interop.demo.figures import ANSWERED, Figures, Household, sparkline
+from interop.demo.processes import DemoError
+
+PICTURE_ROWS: Final = 12
 
 STEPS: tuple[tuple[str, Callable[[Figures], int]], ...] = (
     ("secured (EDHOC)", lambda figures: figures.secured),
@@ -68,6 +74,22 @@ class Screen:
         self._console.print(table(figures, rows_max=len(figures.households)))
 
 
+def save_picture(figures: Figures, *, title: str, path: Path) -> None:
+    """Write what the terminal shows as an SVG image. Raises DemoError if it cannot be written."""
+    console = Console(record=True, width=88, file=io.StringIO(), force_terminal=True)
+    console.print(Text(title, style="bold"))
+    console.print(_progress(figures))
+    console.print(table(figures, rows_max=PICTURE_ROWS))
+    # Without the web fonts of its stylesheet: a picture that fetches nothing.
+    picture = re.sub(
+        r"\s*@font-face \{.*?\}", "", console.export_svg(title="make demo"), flags=re.S
+    )
+    try:
+        path.write_text(picture.replace("Fira Code", "DejaVu Sans Mono"), encoding="utf-8")
+    except OSError as error:
+        raise DemoError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 def _progress(figures: Figures) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, count in STEPS:
@@ -85,12 +107,12 @@ def table(figures: Figures, *, rows_max: int) -> Table:
     rows = figures.households
     shown = rows[:rows_max]
     title = f"{len(rows)} meters" if len(shown) == len(rows) else f"{len(shown)} of {len(rows)}"
-    drawn = Table(title=title, title_justify="left", pad_edge=False)
+    drawn = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     drawn.add_column("meter", no_wrap=True)
-    drawn.add_column("yesterday kWh", justify="right")
-    drawn.add_column("fed in kWh", justify="right")
-    drawn.add_column("load curve 0-24 h", no_wrap=True, min_width=24)
-    drawn.add_column("read on demand", no_wrap=True)
+    drawn.add_column("kWh", justify="right", no_wrap=True)
+    drawn.add_column("fed in", justify="right", no_wrap=True)
+    drawn.add_column("yesterday, 0 to 24 h", no_wrap=True, min_width=24, style="cyan")
+    drawn.add_column("read on demand, UTC", no_wrap=True)
     for row in shown:
         drawn.add_row(
             row.meter,
@@ -113,5 +135,5 @@ def _read(row: Household) -> str:
     if read.result != ANSWERED or read.answer is None:
         return read.result
     register = next((one.value for one in read.answer.registers if one.value is not None), None)
-    at = read.answer.at[11:19]
-    return at if register is None else f"{register / 1000:,.3f} kWh at {at} UTC"
+    at = read.answer.at[11:16]
+    return at if register is None else f"{register / 1000:,.1f} kWh {at}"

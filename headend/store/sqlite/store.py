@@ -140,7 +140,12 @@ class SqliteStore:
     def _tell(self, told: list[tuple[Callable[[Outcome], None], Outcome]]) -> None:
         self._depth -= len(told)
         for done, outcome in told:
-            done(outcome)
+            try:
+                done(outcome)
+            except Exception as error:  # noqa: BLE001  the others must be told all the same
+                self._loop.call_exception_handler(
+                    {"message": "a write's outcome could not be told", "exception": error}
+                )
 
     # Reading
 
