@@ -120,7 +120,7 @@ def _value(value: object, hint: Any, file: Path, where: str) -> object:
     raise ConfigError(f"{file}: {where} is {_seen(value)}, expected {_kind(hint)}")
 
 
-def _finite(value: int | float) -> float | None:
+def _finite(value: float) -> float | None:
     try:
         number = float(value)
     except OverflowError:

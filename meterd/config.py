@@ -13,9 +13,9 @@ from typing import Final
 
 from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, parse_eui64
-from amistack.session.fleet import parse_public_key
 from amistack.model.registration import STANDARD_OFFSET_MIN_LEAST, STANDARD_OFFSET_MIN_MOST
 from amistack.model.wire import DAY_S, INTERVAL_S_MIN
+from amistack.session.fleet import parse_public_key
 from meterd.metrology import ConstantSource, HouseholdProfile, ReplaySource, Source
 
 DEFAULT_PORT: Final = 5683

@@ -274,7 +274,7 @@ def _channel_day(row: tuple[Any, ...]) -> ChannelDay:
 
 
 def _make_private(path: Path) -> None:
-    """Make the file for its owner alone, since it holds the session's keys. Raises StoreUnusable."""
+    """Make the file for its owner alone: it holds the keys of a session. Raises StoreUnusable."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:

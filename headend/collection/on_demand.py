@@ -52,7 +52,7 @@ class OnDemandReads:
         self._wall = wall
         self._slots = asyncio.Semaphore(ASKED_MAX)
         self._asking: set[asyncio.Task[OnDemandRead]] = set()
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
 
     async def start(self) -> None:
         """Settle what an earlier run left behind: nobody waits for those answers any more."""
@@ -60,7 +60,7 @@ class OnDemandReads:
 
     def stop(self) -> None:
         """Begin no more reads, and end those under way as interrupted."""
-        self._is_stopping = True
+        self._stopping.set()
         for task in self._asking:
             task.cancel()
 
@@ -77,7 +77,7 @@ class OnDemandReads:
             raise BadWish(
                 f"a deadline of {deadline_s:g} s, expected above 0 and at most {DEADLINE_S_MAX:g}"
             )
-        if self._is_stopping:
+        if self._stopping.is_set():
             raise Stopping("the head-end is stopping")
         if len(self._asking) >= ASKED_MAX + WAITING_MAX:
             raise TooMany(f"{len(self._asking)} reads are under way already; try again later")
@@ -92,7 +92,7 @@ class OnDemandReads:
     async def _carry_out(
         self, wish: OnDemandRead, parts: ReadParts, deadline_s: float
     ) -> OnDemandRead:
-        if self._is_stopping:
+        if self._stopping.is_set():
             return self._ended(wish, ReadResult.INTERRUPTED, "the head-end is stopping")
         task = asyncio.create_task(self._ask(wish, parts, deadline_s))
         self._asking.add(task)
@@ -100,7 +100,7 @@ class OnDemandReads:
         try:
             return await task
         except asyncio.CancelledError:
-            if task.cancelled():
+            if self._stopping.is_set():
                 return self._ended(wish, ReadResult.INTERRUPTED, "the head-end is stopping")
             task.cancel()  # Whoever wished it has gone away.
             raise

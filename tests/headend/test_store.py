@@ -187,10 +187,7 @@ async def test_full_queue_refuses_and_calls_nobody(
         store.submit(deliver(log_record(number)), told.append)
     with pytest.raises(StoreBusy, match="3 writes wait already"):
         store.submit(deliver(log_record(9)), told.append)
-    for _ in range(200):
-        if store.depth[0] == 0:
-            break
-        await asyncio.sleep(0.01)
+    await world.until(lambda: store.depth[0] == 0)
     assert len(told) == 3
     assert await store.commit(deliver(log_record(9))) == (Kept.NEW,)
 

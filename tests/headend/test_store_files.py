@@ -61,6 +61,10 @@ def overwritten(path: Path) -> None:
     path.write_bytes(octets)
 
 
+def modes_in(path: Path) -> dict[str, int]:
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()}
+
+
 def folder(path: Path) -> None:
     path.mkdir()
 
@@ -98,9 +102,9 @@ async def test_missing_folder_is_refused_in_one_line(tmp_path: Path) -> None:
 async def test_new_store_is_marked_flushed_and_private(tmp_path: Path) -> None:
     path = tmp_path / "head-end.sqlite"
     store = SqliteStore.open(path)
-    for file in tmp_path.iterdir():
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
-    assert len(list(tmp_path.iterdir())) == 3, "the file, its log and the log's index"
+    modes = modes_in(tmp_path)
+    assert set(modes.values()) == {0o600}, modes
+    assert len(modes) == 3, "the file, its log and the log's index"
     await store.close()
     made = connect(path)
     assert made.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)

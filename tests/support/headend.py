@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -129,6 +129,13 @@ def report(
 
 def post(path: str, payload: bytes) -> Message:
     return Message.request(Code.POST, path, payload=payload, content_format=CONTENT_FORMAT_V1)
+
+
+async def until(condition: Callable[[], bool], *, deadline_s: float = 5.0) -> None:
+    """Let the loop turn until `condition` holds. Raises TimeoutError after `deadline_s`."""
+    async with asyncio.timeout(deadline_s):
+        while not condition():  # noqa: ASYNC110  whatever is waited for has no event
+            await asyncio.sleep(0.001)
 
 
 class TextbookMeters:

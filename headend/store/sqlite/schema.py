@@ -99,7 +99,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise StoreUnusable(
-                f"{path} is corrupt ({verdict}); restore it from a backup, "
+                f"{path} is corrupt ({' '.join(verdict.split())}); restore it from a backup, "
                 "or move it away to start anew"
             )
     connection.execute("PRAGMA journal_mode = WAL")

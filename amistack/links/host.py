@@ -1,0 +1,43 @@
+"""What a program takes from the machine it runs on: time, chance, sockets.
+
+A program gets one of these at its start and takes all of it from there, so that a simulated world
+can be put in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from amistack.links.udp import UdpLink, open_udp
+from amistack.machine import DatagramMachine
+
+EventT = TypeVar("EventT")
+
+
+class OpenLink(Protocol):
+    """Opens a datagram link for a machine, as `open_udp` does."""
+
+    def __call__(
+        self,
+        machine: DatagramMachine[EventT],
+        on_event: Callable[[EventT], None],
+        *,
+        host: str,
+        port: int,
+    ) -> Awaitable[UdpLink[EventT]]:
+        """See `open_udp`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """`wall`: UTC in seconds. `entropy`: secret random octets. `dice`: chance that need not be."""
+
+    wall: Callable[[], float] = time.time
+    entropy: Callable[[int], bytes] = os.urandom
+    dice: random.Random = field(default_factory=lambda: random.Random(os.urandom(16)))
+    open_link: OpenLink = open_udp

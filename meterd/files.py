@@ -1,0 +1,134 @@
+"""The few things that a journal asks of a file system, as a port: so that a test can cut the power.
+
+Raises  OSError, as the operating system does; the journal makes a StoreError of it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+from amistack.errors import StoreUnusable
+
+
+class Appendable(Protocol):
+    """A file open for appending."""
+
+    def append(self, octets: bytes) -> None:
+        """Write behind what is there. Durable only after `sync`."""
+
+    def sync(self) -> None:
+        """Return when everything written is durable."""
+
+    def close(self) -> None:
+        """Give the file back."""
+
+
+class Files(Protocol):
+    """One folder, which belongs to one journal."""
+
+    def names(self) -> list[str]:
+        """The files in it."""
+
+    def read(self, name: str) -> bytes:
+        """All of a file."""
+
+    def create(self, name: str) -> Appendable:
+        """A new file, or an existing one emptied."""
+
+    def open_at(self, name: str, size: int) -> Appendable:
+        """An existing file for appending, cut to its first `size` octets."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, durably, in place of what had it."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+
+    def close(self) -> None:
+        """Give the folder back."""
+
+
+class _RealFile:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def append(self, octets: bytes) -> None:
+        view = memoryview(octets)
+        while view:
+            written = os.write(self._descriptor, view)
+            view = view[written:]
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class RealFiles:
+    """A folder on disk, held by one process at a time.
+
+    Raises StoreUnusable, one line, when it cannot be made or another process holds it.
+    """
+
+    LOCK = "lock"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(folder / self.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StoreUnusable(
+                f"{folder} cannot be used: {error.strerror or error}; check its rights, "
+                "or name another folder as storage"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise StoreUnusable(
+                    f"{folder} is in use by another meterd: stop that one first"
+                ) from error
+            raise StoreUnusable(f"{folder} cannot be locked: {error.strerror}") from error
+
+    def names(self) -> list[str]:
+        return [entry.name for entry in self._folder.iterdir() if entry.name != self.LOCK]
+
+    def read(self, name: str) -> bytes:
+        return (self._folder / name).read_bytes()
+
+    def create(self, name: str) -> Appendable:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        return _RealFile(os.open(self._folder / name, flags, 0o600))
+
+    def open_at(self, name: str, size: int) -> Appendable:
+        descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.ftruncate(descriptor, size)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return _RealFile(descriptor)
+
+    def rename(self, old: str, new: str) -> None:
+        (self._folder / old).replace(self._folder / new)
+        # The new name is only durable once the folder is.
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / name).unlink()
+
+    def close(self) -> None:
+        os.close(self._lock)
