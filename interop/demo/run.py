@@ -129,6 +129,7 @@ class Street:
         await self._refresh(screen)
         if self._options.is_once:
             return self._figures.is_complete
+        screen.say("Every meter was read. Reading goes on, one after the other; Ctrl-C ends it.")
         await self._keep_reading(screen)
         return True
 
