@@ -7,7 +7,7 @@ ARGS   ?=
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check format requirements constraints clean
+.PHONY: help setup setup-dev demo bench test check format requirements constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 
 demo: setup  ## a street of meters, read over the secured stack; ARGS="--once --meters 40 --json"
 	@$(BIN)/interop demo $(ARGS)
+
+bench: setup  ## what the parts cost, beside the least they could; ARGS="--quick oscore_pair_cpu_us"
+	@$(BIN)/interop bench $(ARGS)
 
 test: setup-dev  ## every test; ARGS="tests/coap -k token"
 	@$(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) $(ARGS)

@@ -1,37 +1,66 @@
-"""Logs of programs and drivers: one line an event, fields with fixed names, on standard error.
+"""The log of programs and drivers: events with fixed fields, on standard error.
 
-Machines never log; they report events and count. Field names: `meter` (EUI-64 in hex), `peer`,
-`reason`, `day`. Lines are JSON where nobody watches, and readable on a terminal.
+One line of JSON an event where a program reads it, aligned text on a terminal. Field names are the
+same everywhere: `meter`, `path`, `reason`, `count`, `error`, `day`. Machines never log; they report
+events and count.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from amistack.errors import ConfigError
 
-LEVELS = ("debug", "info", "warning", "error")
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger, Processor
 
 
-def configure(level: str = "info") -> None:
-    """Set up logging for the whole process. Raises ConfigError on an unknown level."""
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def configure(level: str) -> None:
+    """Send what is of `level` and above to standard error; other libraries' logs go along.
+
+    Raises ConfigError on a level that is none of LEVELS.
+    """
     if level not in LEVELS:
         raise ConfigError(f"log level is {level!r}, expected one of {', '.join(LEVELS)}")
-    is_watched = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if is_watched else structlog.processors.JSONRenderer()
+    number = logging.getLevelNamesMapping()[level.upper()]
+    is_terminal = sys.stderr.isatty()
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer()
+        if is_terminal
+        else structlog.processors.JSONRenderer(sort_keys=False)
     )
+    last: list[Processor] = [renderer]
+    if not is_terminal:
+        last.insert(0, structlog.processors.format_exc_info)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    # Libraries are heard when something is wrong, not on how they are doing.
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+
+
+def logger() -> FilteringBoundLogger:
+    """Where events go."""
+    log: FilteringBoundLogger = structlog.get_logger()
+    return log

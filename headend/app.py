@@ -27,8 +27,10 @@ from typing import Final
 
 import uvicorn
 
+from amistack import telemetry
 from amistack.errors import ConfigError, LinkError, StoreUnusable
-from headend import telemetry
+from amistack.links.capture import open_capture
+from amistack.links.host import observed
 from headend.api.app import make_api
 from headend.collection.on_demand import OnDemandReads
 from headend.config import Settings, join_address
@@ -45,8 +47,10 @@ API_BACKLOG: Final = 128
 class HeadEnd:
     """One head-end from its settings. After `start` the other three may be called, once each."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, capture: Path | None = None) -> None:
+        """What meters send and are sent goes to the file `capture`, if there is one."""
         self._settings = settings
+        self._capture = capture
         self._resources = contextlib.ExitStack()
         self._store: SqliteStore | None = None
         self._southbound: Southbound | None = None
@@ -76,9 +80,17 @@ class HeadEnd:
         key = load_identity(settings.identity.key)
         self._resources.enter_context(_locked(settings.store.path))
         listening = self._resources.enter_context(_listening(settings.api.socket))
+        kept = None
+        if self._capture is not None:
+            kept = self._resources.enter_context(contextlib.closing(open_capture(self._capture)))
         self._store = store = SqliteStore.open(settings.store.path)
         self._southbound = southbound = Southbound(
-            key=key, store=store, entropy=os.urandom, dice=random.SystemRandom(), wall=time.time
+            key=key,
+            store=store,
+            entropy=os.urandom,
+            dice=random.SystemRandom(),
+            wall=time.time,
+            open_link=observed(None if kept is None else kept.observe),
         )
         self._reads = reads = OnDemandReads(
             store=store, asker=southbound, entropy=os.urandom, wall=time.time
@@ -143,6 +155,8 @@ class HeadEnd:
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
+        if self._server is not None:
+            self._server.abandon()
         if self._southbound is not None:
             await self._southbound.stop()
         if self._store is not None:
@@ -152,7 +166,7 @@ class HeadEnd:
             self._log.info("stopped")
 
 
-async def run(settings: Settings) -> int:
+async def run(settings: Settings, *, capture: Path | None = None) -> int:
     """All of a head-end's life; its exit code."""
     loop = asyncio.get_running_loop()
     stop, cut = asyncio.Event(), asyncio.Event()
@@ -160,7 +174,7 @@ async def run(settings: Settings) -> int:
     def on_signal() -> None:
         (cut if stop.is_set() else stop).set()
 
-    head_end = HeadEnd(settings)
+    head_end = HeadEnd(settings, capture=capture)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     await head_end.start()
@@ -178,14 +192,14 @@ async def run(settings: Settings) -> int:
     return 0
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, *, capture: Path | None = None) -> int:
     """Run a head-end on the fastest loop there is; its exit code. Raises AmiError."""
     telemetry.configure(settings.log.level)
     try:
         import uvloop
     except ImportError:  # 32-bit ARM has none.
-        return asyncio.run(run(settings))
-    return uvloop.run(run(settings))
+        return asyncio.run(run(settings, capture=capture))
+    return uvloop.run(run(settings, capture=capture))
 
 
 def program_version() -> str:
@@ -206,6 +220,13 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+    def abandon(self) -> None:
+        """Close whatever is still open: uvloop waits for ever for a listener left behind."""
+        for server in getattr(self, "servers", ()):
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="interop", description="The programs together: a demo street."
+        prog="interop", description="The programs together: a demo street, benchmarks."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser(
@@ -50,7 +51,23 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--picture", type=Path, metavar="FILE", help="with --once: save the screen as SVG"
     )
+    demo.add_argument(
+        "--capture", type=Path, metavar="FILE", help="keep what the head-end hears and says: pcapng"
+    )
     demo.set_defaults(run=_demo)
+    bench = commands.add_parser(
+        "bench", help="what the parts cost, beside the least that such work can cost"
+    )
+    bench.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
+    bench.add_argument(
+        "--json",
+        type=Path,
+        default=Path("build/bench.json"),
+        metavar="FILE",
+        help="where the figures go (default: build/bench.json)",
+    )
+    bench.add_argument("--quick", action="store_true", help="less work, less certain figures")
+    bench.set_defaults(run=_bench)
     return parser
 
 
@@ -67,6 +84,17 @@ def _demo(options: argparse.Namespace) -> int:
                 directory=options.directory,
                 seed=options.seed,
                 picture=options.picture,
+                capture=options.capture,
             )
         )
     )
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from interop.bench.figure import Size
+    from interop.bench.run import Options, bench
+
+    # An exit like any other, so that no program to be measured is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    size = Size.QUICK if options.quick else Size.FULL
+    return bench(Options(tuple(options.names), options.json, size))

@@ -44,12 +44,19 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run one meter until SIGTERM")
     run.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="settings file")
+    _add_capture(run)
     _add_log(run)
     run.set_defaults(run=_run)
 
     identity = commands.add_parser("identity", help="print the enrolment line again")
     identity.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="settings file")
     identity.set_defaults(run=_identity)
+
+    keys = commands.add_parser(
+        "keys", help="print the keys of the session in use, for Wireshark: they are secret"
+    )
+    keys.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="settings file")
+    keys.set_defaults(run=_keys)
 
     street = commands.add_parser("street", help="many meters in one process")
     street_commands = street.add_subparsers(required=True, metavar="COMMAND")
@@ -66,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     street_init.set_defaults(run=_street_init)
     street_run = street_commands.add_parser("run", help="run a street until SIGTERM")
     street_run.add_argument("directory", type=Path)
+    _add_capture(street_run)
     _add_log(street_run)
     street_run.set_defaults(run=_street_run)
     return parser
@@ -78,6 +86,12 @@ def _add_template(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--standard-offset", default="+00:00", metavar="+HH:MM", help="of the meter's days"
+    )
+
+
+def _add_capture(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--capture", type=Path, metavar="FILE", help="keep what is sent and received, as pcapng"
     )
 
 
@@ -113,11 +127,25 @@ def _identity(options: argparse.Namespace) -> int:
     return 0
 
 
+def _keys(options: argparse.Namespace) -> int:
+    from meterd.daemon import load_settings
+    from meterd.oscore_keys import wireshark_lines
+
+    lines = wireshark_lines(load_settings(options.config).meter.storage)
+    print(
+        "These lines are secret: with them anybody can read what this session protects, and forge "
+        "it. Keep them from others, and remove them when done.",
+        file=sys.stderr,
+    )
+    print("\n".join(lines))
+    return 0
+
+
 def _run(options: argparse.Namespace) -> int:
     from meterd.daemon import run, run_forever
 
     configure(options.log_level)
-    run_forever(run([options.config]))
+    run_forever(run([options.config], capture=options.capture))
     return 0
 
 
@@ -148,5 +176,5 @@ def _street_run(options: argparse.Namespace) -> int:
     if not files:
         raise ConfigError(f"{options.directory} has no meters: `meterd street init` makes some")
     configure(options.log_level)
-    run_forever(run(files))
+    run_forever(run(files, capture=options.capture))
     return 0

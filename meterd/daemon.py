@@ -24,6 +24,8 @@ from amistack.errors import AmiError, ConfigError
 from amistack.identifiers import format_eui64
 from amistack.keystore import load_key
 from amistack.links import UdpLink, open_udp
+from amistack.links.capture import open_capture
+from amistack.links.host import OpenLink, observed
 from amistack.machine import Peer
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import (
@@ -55,15 +57,18 @@ DEFAULT_CONFIG: Final = Path("meterd.toml")
 class Meter:
     """One meter at work: its storage, its agent, its socket."""
 
-    def __init__(self, settings: Settings, storage: Storage, agent: Agent) -> None:
+    def __init__(
+        self, settings: Settings, storage: Storage, agent: Agent, open_link: OpenLink
+    ) -> None:
         self.settings = settings
         self.agent = agent
         self._storage = storage
+        self._open_link = open_link
         self._link: UdpLink[AgentEvent] | None = None
         self._log = LOG.bind(meter=format_eui64(settings.meter.eui64))
 
     @classmethod
-    async def open(cls, settings: Settings) -> Meter:
+    async def open(cls, settings: Settings, *, open_link: OpenLink = open_udp) -> Meter:
         """Everything that `settings` name, ready to start."""
         meter = settings.meter.eui64
         key = load_key(settings.meter.key)
@@ -76,12 +81,12 @@ class Meter:
         except BaseException:
             storage.close()
             raise
-        return cls(settings, storage, agent)
+        return cls(settings, storage, agent, open_link)
 
     async def start(self) -> None:
         """Record what is missing, then talk. Raises LinkError, StoreError, SourceError."""
         host, port = self.settings.link.host_and_port
-        self._link = await open_udp(self.agent, self._on_event, host=host, port=port)
+        self._link = await self._open_link(self.agent, self._on_event, host=host, port=port)
         self.agent.start(now=self._link.now())
         self._link.settle()
         self._log.info("meter started", stage=self.agent.stage.value)
@@ -155,21 +160,25 @@ def load_settings(path: Path) -> Settings:
     return toml.load(path, Settings)
 
 
-async def run(files: list[Path]) -> None:
+async def run(files: list[Path], *, capture: Path | None = None) -> None:
     """Run the meters of those settings files until SIGTERM or SIGINT.
 
-    Raises what `Meter.open` and `Meter.start` raise; the meters that run already are stopped then.
+    What they send and receive goes to the file `capture`, if there is one. Raises what
+    `open_capture`, `Meter.open` and `Meter.start` raise; the meters that run already are stopped
+    then.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     meters: list[Meter] = []
+    kept = None if capture is None else open_capture(capture)
+    open_link = observed(None if kept is None else kept.observe)
     try:
         for file in files:
             settings = load_settings(file)
             with _named(file):
-                meter = await Meter.open(settings)
+                meter = await Meter.open(settings, open_link=open_link)
                 meters.append(meter)
                 await meter.start()
             # Let those that run already talk while the next takes up its history.
@@ -180,6 +189,8 @@ async def run(files: list[Path]) -> None:
     finally:
         for meter in meters:
             meter.stop()
+        if kept is not None:
+            kept.close()
 
 
 def run_forever(main: Coroutine[None, None, None]) -> None:

@@ -19,10 +19,13 @@ class Appendable(Protocol):
     """A file open for appending."""
 
     def append(self, octets: bytes) -> None:
-        """Write behind what is there. Durable only after `sync`."""
+        """Write behind what is there. Durable only after `sync`; on an error, some of it is."""
 
     def sync(self) -> None:
-        """Return when everything written is durable."""
+        """Return when everything written is durable.
+
+        After an error nothing is known of what was written before, not even if `sync` then works.
+        """
 
     def close(self) -> None:
         """Give the file back."""
@@ -34,20 +37,23 @@ class Files(Protocol):
     def names(self) -> list[str]:
         """The files in it."""
 
-    def read(self, name: str) -> bytes:
-        """All of a file."""
+    def read(self, name: str, size_max: int) -> bytes:
+        """All of a file, or its first `size_max` octets."""
 
     def create(self, name: str) -> Appendable:
-        """A new file, or an existing one emptied."""
+        """A new file, in place of one of that name."""
 
     def open_at(self, name: str, size: int) -> Appendable:
-        """An existing file for appending, cut to its first `size` octets."""
+        """An existing file for appending, cut to its first `size` octets: durable with `sync`."""
 
     def rename(self, old: str, new: str) -> None:
-        """Give a file another name, durably, in place of what had it."""
+        """Give a file another name, durably, in place of what had it.
+
+        After an error it may have either name, now and after a power cut.
+        """
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
+        """Remove a file, if it is there. A power cut may bring it back."""
 
     def close(self) -> None:
         """Give the folder back."""
@@ -61,13 +67,17 @@ class _RealFile:
         view = memoryview(octets)
         while view:
             written = os.write(self._descriptor, view)
+            if not written:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
             view = view[written:]
 
     def sync(self) -> None:
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class RealFiles:
@@ -81,7 +91,7 @@ class RealFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(folder)
             self._lock = os.open(folder / self.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StoreUnusable(
@@ -101,11 +111,14 @@ class RealFiles:
     def names(self) -> list[str]:
         return [entry.name for entry in self._folder.iterdir() if entry.name != self.LOCK]
 
-    def read(self, name: str) -> bytes:
-        return (self._folder / name).read_bytes()
+    def read(self, name: str, size_max: int) -> bytes:
+        with (self._folder / name).open("rb") as file:
+            return file.read(size_max)
 
     def create(self, name: str) -> Appendable:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        # Never an old file emptied: one that could not be flushed may not be trusted again.
+        self.remove(name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         return _RealFile(os.open(self._folder / name, flags, 0o600))
 
     def open_at(self, name: str, size: int) -> Appendable:
@@ -120,15 +133,32 @@ class RealFiles:
     def rename(self, old: str, new: str) -> None:
         (self._folder / old).replace(self._folder / new)
         # The new name is only durable once the folder is.
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_folder(self._folder)
 
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             (self._folder / name).unlink()
 
     def close(self) -> None:
-        os.close(self._lock)
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably: it must not go with what will be in it."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The folder above also when nothing was missing: its maker may have been killed before this.
+    for above in {folder.parent, *(one.parent for one in missing)}:
+        # What others own we may be unable to read; then they have made it, long ago.
+        with contextlib.suppress(PermissionError):
+            _sync_folder(above)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from amistack.links.udp import UdpLink, open_udp
+from amistack.links.udp import Observer, UdpLink, open_udp
 from amistack.machine import DatagramMachine
 
 EventT = TypeVar("EventT")
@@ -31,6 +31,23 @@ class OpenLink(Protocol):
         port: int,
     ) -> Awaitable[UdpLink[EventT]]:
         """See `open_udp`."""
+
+
+def observed(observer: Observer | None, *, wall: Callable[[], float] = time.time) -> OpenLink:
+    """`open_udp` for links that all show what they carry to one observer, or to none."""
+    if observer is None:
+        return open_udp
+
+    async def open_link(
+        machine: DatagramMachine[EventT],
+        on_event: Callable[[EventT], None],
+        *,
+        host: str,
+        port: int,
+    ) -> UdpLink[EventT]:
+        return await open_udp(machine, on_event, host=host, port=port, observer=observer, wall=wall)
+
+    return open_link
 
 
 @dataclass(frozen=True, slots=True)

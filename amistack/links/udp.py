@@ -4,17 +4,20 @@ Gives   the machine's events to one callback, oldest first; a peer is the socket
 Raises  LinkError from `open_udp` when the socket cannot be had, saying what to do
 Limit   SEND_BUFFER_MAX octets waiting in the transport; datagrams beyond are dropped and counted,
         as the medium itself would
-Never   decides anything: what to send, when to wake and what it means is the machine's
+Never   decides anything: what to send, when to wake and what it means is the machine's; shows an
+        observer what was dropped here
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import errno
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, Protocol, TypeVar, cast
 
 from amistack.errors import LinkError
 from amistack.machine import DatagramMachine, Peer
@@ -23,8 +26,29 @@ EventT = TypeVar("EventT")
 
 PORT_MAX: Final = 0xFFFF
 SEND_BUFFER_MAX: Final = 4 * 1024 * 1024
+WILDCARDS: Final = ("0.0.0.0", "::")
 RECEIVE_BUFFER: Final = 4 * 1024 * 1024
 """Octets asked of the kernel for datagrams that wait: a street that wakes at once fits in."""
+OWN_ADDRESS_COUNT_MAX: Final = 1024
+
+
+class Direction(enum.Enum):
+    """Which way a datagram went, from where we stand."""
+
+    RECEIVED = "received"
+    SENT = "sent"
+
+
+class Observer(Protocol):
+    """Is shown every datagram that a link takes in or sends. Must not raise."""
+
+    def __call__(
+        self, direction: Direction, source: Peer, destination: Peer, octets: bytes, utc: float
+    ) -> None:
+        """`utc` in seconds.
+
+        Our side of a socket that is bound to every address is the one from which it sends.
+        """
 
 
 class UdpLink(asyncio.DatagramProtocol, Generic[EventT]):
@@ -117,19 +141,21 @@ class UdpLink(asyncio.DatagramProtocol, Generic[EventT]):
 
     # Small things
 
-    def _send(self, peer: Peer, datagram: bytes) -> None:
+    def _send(self, peer: Peer, datagram: bytes) -> bool:
+        """Whether the datagram is on its way, as far as can be told here."""
         transport = self._transport
         if transport is None:
-            return
+            return False
         if self._is_paused:
             self.counters["datagrams dropped, send buffer full"] += 1
-            return
+            return False
         try:
             transport.sendto(datagram, cast("tuple[str, int]", peer))
         except (OSError, ValueError):
             self.counters["send errors"] += 1
-        else:
-            self.counters["datagrams sent"] += 1
+            return False
+        self.counters["datagrams sent"] += 1
+        return True
 
     def _rearm(self) -> None:
         if self._transport is None:
@@ -151,21 +177,70 @@ class UdpLink(asyncio.DatagramProtocol, Generic[EventT]):
         self.settle()
 
 
+class _ObservedLink(UdpLink[EventT]):
+    """A link with an observer: a class of its own, so that none costs nothing."""
+
+    def __init__(
+        self,
+        machine: DatagramMachine[EventT],
+        on_event: Callable[[EventT], None],
+        observer: Observer,
+        wall: Callable[[], float],
+    ) -> None:
+        super().__init__(machine, on_event)
+        self._observer = observer
+        self._wall = wall
+        self._own: dict[str, Peer] = {}
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if self._transport is not None:
+            # Shown first: the machine's answers come after it.
+            self._observer(Direction.RECEIVED, addr, self._own_towards(addr), data, self._wall())
+        super().datagram_received(data, addr)
+
+    def _send(self, peer: Peer, datagram: bytes) -> bool:
+        is_sent = super()._send(peer, datagram)
+        if is_sent:
+            own = self._own_towards(cast("tuple[str, int]", peer))
+            self._observer(Direction.SENT, own, peer, datagram, self._wall())
+        return is_sent
+
+    def _own_towards(self, peer: tuple[str, int]) -> Peer:
+        """Our socket address as `peer` sees it."""
+        own = self._own.get(peer[0])
+        if own is None:
+            if len(self._own) >= OWN_ADDRESS_COUNT_MAX:
+                self._own.clear()
+            host, port = self.address
+            own = (_address_towards(peer) or host, port) if host in WILDCARDS else (host, port)
+            self._own[peer[0]] = own
+        return own
+
+
 async def open_udp(
     machine: DatagramMachine[EventT],
     on_event: Callable[[EventT], None],
     *,
     host: str,
     port: int,
+    observer: Observer | None = None,
+    wall: Callable[[], float] = time.time,
 ) -> UdpLink[EventT]:
     """A link on a new UDP socket bound to `host` and `port` (0: any free port).
 
-    Raises LinkError with one line that says what to do.
+    An `observer` is shown every datagram with its UTC by `wall`. Raises LinkError with one line
+    that says what to do.
     """
     loop = asyncio.get_running_loop()
+
+    def make_link() -> UdpLink[EventT]:
+        if observer is None:
+            return UdpLink(machine, on_event)
+        return _ObservedLink(machine, on_event, observer, wall)
+
     sock = await _bound_socket(loop, host, port)
     try:
-        _, link = await loop.create_datagram_endpoint(lambda: UdpLink(machine, on_event), sock=sock)
+        _, link = await loop.create_datagram_endpoint(make_link, sock=sock)
     except BaseException:
         sock.close()
         raise
@@ -193,6 +268,18 @@ async def _bound_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -
     except OSError as error:
         raise LinkError(_explain(error, host, port)) from error
     return sock
+
+
+def _address_towards(peer: tuple[str, int]) -> str | None:
+    """The address that this machine sends from to `peer`, or None if it has none."""
+    family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            # Nothing is sent: the kernel only picks the address.
+            probe.connect(peer)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
 
 
 def _explain(error: OSError, host: str, port: int) -> str:

@@ -25,6 +25,7 @@ from amistack.session.edhoc import (
     ErrorMessage,
     Fault,
     Initiator,
+    Method,
     OscoreParameters,
     Responder,
     State,
@@ -166,7 +167,8 @@ class Desk:
         return Message.response(Code.SERVICE_UNAVAILABLE, max_age=retry_after)
 
     def _receive_message_1(self, body: bytes, *, now: float) -> Message:
-        responder = Responder(self._key, suites=self._suites)
+        # Method 3 alone: a key that agrees must not sign as well (RFC 9528 section 9.1).
+        responder = Responder(self._key, suites=self._suites, methods=(Method.STATIC_STATIC,))
         facts = responder.receive_message_1(body)
         c_r = self._choose_identifier(facts.c_i)
         if c_r is None:

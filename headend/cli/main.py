@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = _add(commands, "serve", _serve, "run the head-end until SIGTERM")
     _add_config(serve)
+    serve.add_argument(
+        "--capture", type=Path, metavar="FILE", help="keep what passes on UDP, as pcapng"
+    )
 
     enrol = _add(commands, "enrol", _enrol, "let the meters of a list join")
     enrol.add_argument("file", type=Path, metavar="FILE", help="lines of EUI-64,public key")
@@ -153,7 +156,7 @@ def _serve(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"{error.name} is not installed: install amistack with its `headend` extra"
         ) from error
-    return serve(settings)
+    return serve(settings, capture=options.capture)
 
 
 def _enrol(options: argparse.Namespace) -> int:

@@ -12,10 +12,13 @@ def path_of(peer: Peer) -> str:
     return f"udp:[{host}]:{port}" if ":" in host else f"udp:{host}:{port}"
 
 
-def peer_of(path: str) -> tuple[str, int] | None:
-    """The UDP peer of a path, or None if it is of another kind."""
+def peer_of(path: str) -> Peer | None:
+    """The UDP peer of a path, as datagrams come from it, or None if it is of another kind."""
     kind, _, address = path.partition(":")
     host, _, port = address.rpartition(":")
     if kind != "udp" or not port.isdigit():
         return None
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    if not host.startswith("["):
+        return host, int(port)
+    # IPv6 has two more numbers; an answer from a peer without them would belong to nobody.
+    return host.removeprefix("[").removesuffix("]"), int(port), 0, 0

@@ -14,12 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Final, assert_never
 
+from amistack import telemetry
 from amistack.coap.codes import Code
 from amistack.coap.link_format import Link
 from amistack.coap.message import Message
 from amistack.errors import LocalProtocolError, StoreBusy, StoreError, TableFull
 from amistack.identifiers import Eui64, format_eui64
 from amistack.links import UdpLink, open_udp
+from amistack.links.host import OpenLink
 from amistack.model import CONTENT_FORMAT_V1
 from amistack.model.resources import REGISTRATION, REPORT, TIME
 from amistack.session.credentials import AuthenticationKey
@@ -37,7 +39,6 @@ from amistack.stack import (
     SecureResponse,
     Stack,
 )
-from headend import telemetry
 from headend.domain.asking import NotAnswered, Unreachable
 from headend.domain.meters import ChannelRecord, MeterState, StoredSession
 from headend.southbound.intake import ChannelSets, Intake, Refused, Uplink
@@ -67,8 +68,10 @@ class Southbound:
         entropy: Callable[[int], bytes],
         dice: random.Random,
         wall: Callable[[], float],
+        open_link: OpenLink = open_udp,
     ) -> None:
         """`wall` is UTC in seconds; `dice` draws what need not be secret."""
+        self._open_link = open_link
         self._store = store
         self._wall = wall
         self._channel_sets = ChannelSets()
@@ -105,7 +108,7 @@ class Southbound:
             self._channel_sets.add(meter, channel_set, channels)
         for meter, offset_min in await self._store.offsets():
             self._channel_sets.set_offset(meter, offset_min)
-        self._link = await open_udp(self._stack, self._on_event, host=host, port=port)
+        self._link = await self._open_link(self._stack, self._on_event, host=host, port=port)
         return self._link.address
 
     async def drain(self, deadline_s: float) -> bool:

@@ -49,6 +49,7 @@ class Options:
     directory: Path | None = None
     seed: int = 1
     picture: Path | None = None
+    capture: Path | None = None
 
 
 async def demo(options: Options) -> int:
@@ -140,11 +141,10 @@ class Street:
             "headend", "init", "--directory", str(folder), "--listen", "127.0.0.1:0"
         )
         public_key: str = tomllib.loads(_table(printed))["headend"]["public_key"]
-        program = await Program.start(
-            "headend",
-            ["serve", "--config", str(folder / "headend.toml")],
-            self._folder / "headend.log",
-        )
+        command = ["serve", "--config", str(folder / "headend.toml")]
+        if self._options.capture is not None:
+            command += ["--capture", str(self._options.capture)]
+        program = await Program.start("headend", command, self._folder / "headend.log")
         self._programs.append(program)
         self._client = AsyncHeadEndClient(folder / "headend.sock")
         end = time.monotonic() + START_S

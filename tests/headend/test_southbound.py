@@ -229,14 +229,16 @@ async def test_session_outlives_a_restart_and_nothing_is_taken_twice(street: Str
     (after,) = await street.store.sessions()
     assert after == before
     assert after.window != (0, 0), "the window is durable with what it let in"
+    read = await OnDemandReads(
+        store=street.store, asker=street.southbound, entropy=os.urandom, wall=lambda: float(NOW)
+    ).read(METER, deadline_s=5)
+    assert read.result is ReadResult.ANSWERED, (
+        "path and numbers outlive it: the meter has not spoken yet"
+    )
     answer = await meter.ask(post("rep", REPORT))
     assert answer.code == Code.CHANGED, "the session goes on"
     counts = await street.store.counts()
     assert (counts.reports, counts.blocks, counts.quarantined) == (1, 1, 0)
-    read = await OnDemandReads(
-        store=street.store, asker=street.southbound, entropy=os.urandom, wall=lambda: float(NOW)
-    ).read(METER, deadline_s=5)
-    assert read.result is ReadResult.ANSWERED, "path and numbers outlive it too"
 
 
 async def test_draining_head_end_answers_what_it_took_and_takes_no_more(street: Street) -> None:

@@ -36,12 +36,18 @@ def newer(path: Path) -> None:
     made.close()
 
 
-def truncated(path: Path) -> None:
-    made = connect(path)
+def fill(made: sqlite3.Connection) -> None:
+    made.execute("BEGIN")
     made.executemany(
         "INSERT INTO location VALUES (?, ?, 1)",
         [(number.to_bytes(8), "x" * 200) for number in range(500)],
     )
+    made.execute("COMMIT")
+
+
+def truncated(path: Path) -> None:
+    made = connect(path)
+    fill(made)
     made.execute("PRAGMA journal_mode = DELETE")
     made.close()
     path.write_bytes(path.read_bytes()[: 12 * 4096])
@@ -50,10 +56,7 @@ def truncated(path: Path) -> None:
 def overwritten(path: Path) -> None:
     truncated_size = 20 * 4096
     made = connect(path)
-    made.executemany(
-        "INSERT INTO location VALUES (?, ?, 1)",
-        [(number.to_bytes(8), "x" * 200) for number in range(500)],
-    )
+    fill(made)
     made.execute("PRAGMA journal_mode = DELETE")
     made.close()
     octets = bytearray(path.read_bytes())

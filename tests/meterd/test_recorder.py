@@ -142,9 +142,7 @@ def check_days(
     gap_every=st.sampled_from([0, 2, 3, 7, 97]),
     known_back=st.one_of(st.integers(-DAY, 4 * DAY), st.integers(-DAY, 4 * DAY), st.none()),
     starts=st.lists(st.integers(0, 10**9), max_size=2).map(tuple),
-    steps=st.lists(
-        st.tuples(st.integers(0, 3 * DAY), st.booleans()), min_size=1, max_size=8
-    ),
+    steps=st.lists(st.tuples(st.integers(0, 3 * DAY), st.booleans()), min_size=1, max_size=8),
 )
 @example(
     interval_s=900,
@@ -178,9 +176,7 @@ def test_recorded_days_are_the_sources_however_the_calls_fall(
     one = bench(tmp_path, source, offset_min=offset_min, register_start=starts)
     first_day = one.recorder.day_of(utc) - RETENTION_DAYS
     if known_from is not None:
-        first_day = max(
-            first_day, min(one.recorder.day_of(known_from), one.recorder.day_of(utc))
-        )
+        first_day = max(first_day, min(one.recorder.day_of(known_from), one.recorder.day_of(utc)))
     total = 0
     owed: set[int] = set()
     settled: set[int] = set()
@@ -307,9 +303,7 @@ def test_register_goes_on_over_an_absence_longer_than_the_retention(tmp_path: Pa
 def test_registers_now_are_what_is_recorded_and_the_running_intervals_part(
     tmp_path: Path,
 ) -> None:
-    one = bench(
-        tmp_path, ConstantSource(watts=1000, interval_s=3600), register_start=(10_000,)
-    )
+    one = bench(tmp_path, ConstantSource(watts=1000, interval_s=3600), register_start=(10_000,))
     first = (20_700 - RETENTION_DAYS) * DAY
     seen = []
     for second in (0, 1, 1800, 3599, 3600, 3601, 9000):
@@ -318,9 +312,7 @@ def test_registers_now_are_what_is_recorded_and_the_running_intervals_part(
         ((channel, register),) = one.recorder.registers(utc)
         assert channel == 1
         # 1 kW: a Wh every 3.6 s, rounded half up.
-        assert register == 10_000 + (utc - first) // 3600 * 1000 + round(
-            (utc - first) % 3600 / 3.6
-        )
+        assert register == 10_000 + (utc - first) // 3600 * 1000 + round((utc - first) % 3600 / 3.6)
         seen.append(register)
     assert seen == sorted(seen)
     one.storage.close()
@@ -371,15 +363,11 @@ def _replay(folder: Path, rows: list[tuple[int, str]], **settings: object) -> Re
 def test_replay_with_a_gap_and_an_end_gives_gaps_there_and_days_that_are_owed(
     tmp_path: Path,
 ) -> None:
-    rows = [
-        (MIDNIGHT - 2 * DAY + hour * 3600, str(100 + hour)) for hour in range(30) if hour != 5
-    ]
+    rows = [(MIDNIGHT - 2 * DAY + hour * 3600, str(100 + hour)) for hour in range(30) if hour != 5]
     one = bench(tmp_path, _replay(tmp_path, rows))
     one.recorder.advance(MIDNIGHT + DAY)
     assert one.recorder.owed_days() == [20_700, 20_699, 20_698]
-    ((first,), (second,), (third,)) = (
-        one.values(day) for day in (20_698, 20_699, 20_700)
-    )
+    ((first,), (second,), (third,)) = (one.values(day) for day in (20_698, 20_699, 20_700))
     assert first == tuple(None if hour == 5 else 100 + hour for hour in range(24))
     assert second == (*range(124, 130), *[None] * 18)
     assert third == (None,) * 24

@@ -237,7 +237,7 @@ def test_file_that_cannot_be_used_is_refused_in_one_line_and_left_as_it_was(
 def test_together_is_all_or_nothing(path: Path) -> None:
     storage = Storage.open(path)
     storage.owe(1)
-    with pytest.raises(ValueError, match="on the way"), storage.together():
+    with pytest.raises(ValueError, match="on the way"), storage.together():  # noqa: PT012
         storage.settle_day(1)
         storage.keep_note("half", "done")
         with storage.together():  # Inside another it is part of it.

@@ -24,7 +24,7 @@ from amistack.machine import Peer
 from amistack.session.credentials import AuthenticationKey, Credential, IdCred
 from amistack.session.edhoc import OscoreParameters
 from amistack.session.fleet import encode_public_key, head_end_credential, meter_credential
-from amistack.session.handshakes import CredentialWanted, SessionProposed
+from amistack.session.handshakes import WELL_KNOWN_EDHOC, CredentialWanted, SessionProposed
 from amistack.session.oscore import ReplayWindow, SecurityContext
 from amistack.stack import (
     SEQUENCE_BLOCK,
@@ -38,7 +38,7 @@ from amistack.stack import (
     Stack,
     context_of,
 )
-from tests.support.worlds import Host, World
+from tests.support.worlds import PERFECT, Host, World
 
 METER: Final = Eui64(bytes.fromhex("70b3d5fffe000017"))
 OTHER_METER: Final = Eui64(bytes.fromhex("70b3d5fffe000018"))
@@ -281,6 +281,14 @@ class Street:
         assert ours is not None
         assert theirs is not None
         return ours, theirs
+
+    def calm_down(self) -> None:
+        """Let all that is under way end, half-open handshakes too: they go when the next comes."""
+        self.world.quality = PERFECT
+        self.world.elapse(700)
+        poke = Message.request(Code.POST, WELL_KNOWN_EDHOC, payload=b"\xf5")
+        self.world.send("stranger", self.HEAD_END_AT, poke.encode())
+        self.world.elapse(10)
 
     def expect_rest(self) -> None:
         """Nothing is under way anywhere: no table keeps what is over."""

@@ -34,6 +34,7 @@ from tests.stack.parties import (
 from tests.support.worlds import Fate, LinkQuality, World
 
 HEAD_END_AT = Street.HEAD_END_AT
+METER_CREDENTIAL = meter_key(METER).credential
 
 
 def test_a_handshake_gives_both_the_same_keys_and_different_identifiers() -> None:
@@ -432,6 +433,37 @@ def test_an_answer_that_needs_numbers_of_a_replaced_session_is_5_03_and_leaves_n
     street.world.elapse(100)
     assert street.meter.failures[requests[2]].code == Code.UNAUTHORIZED
     assert leaks(street.head_end.stack) == {}
+
+
+def test_a_forged_answer_to_message_3_costs_one_more_handshake_and_no_more() -> None:
+    """Nothing protects that answer; what proves the keys is the first message under them."""
+    street = Street()
+    street.join(c_i=b"\x01")
+    street.meter.connect(HEAD_END_AT, c_i=b"\x02")
+    street.world.elapse(0.015)
+    street.world.elapse(0.005)
+    # Message_3 is on its way: it is lost, and the attacker answers in the head-end's place.
+    message_3 = Message.decode(street.world.datagrams()[-1].datagram)
+    assert message_3.code == Code.POST
+    street.world.passes = lambda sender, receiver, datagram: False
+    street.head_end.known = {}
+    forged = Message(Code.CHANGED, Type.ACK, message_3.message_id, message_3.token)
+    street.meter.stack.receive_datagram(forged.encode(), HEAD_END_AT, now=street.world.now)
+    street.meter.settle()
+    ours = street.meter.stack.session_of(HEAD_END_NAME)
+    assert ours is not None
+    assert ours.recipient_id == b"\x02"
+    street.world.passes = None
+    street.world.elapse(20)
+    street.head_end.known = {METER_CREDENTIAL.id_cred: METER_CREDENTIAL}
+    request = street.report(b"x")
+    street.world.elapse(5)
+    assert street.meter.failures[request].code == Code.UNAUTHORIZED
+    street.meter.connect(HEAD_END_AT, c_i=b"\x03")
+    street.world.elapse(5)
+    request = street.report(b"y")
+    street.world.elapse(5)
+    assert street.meter.responses[request].payload == b"re y"
 
 
 def test_a_full_endpoint_refuses_a_handshake_of_ours_and_keeps_nothing() -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amistack.keystore import make_key
+from amistack.links import open_udp
+from amistack.links.host import OpenLink
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import encode_public_key, head_end_credential
 from headend.domain.meters import Meter as EnrolledMeter
@@ -45,9 +47,17 @@ class Street:
 
 @contextlib.asynccontextmanager
 async def street(
-    folder: Path, metrology: Sequence[Sequence[str]], *, standard_offsets: Sequence[str] = ()
+    folder: Path,
+    metrology: Sequence[Sequence[str]],
+    *,
+    standard_offsets: Sequence[str] = (),
+    host: str = "127.0.0.1",
+    open_link: OpenLink = open_udp,
 ) -> AsyncIterator[Street]:
-    """A meter for each `metrology` (lines of that table), enrolled and started."""
+    """A meter for each `metrology` (lines of that table), enrolled and started.
+
+    Everybody is at `host`; the meters' links are opened by `open_link`.
+    """
     key = make_key()
     public_key = encode_public_key(key.public_key())
     store = SqliteStore.open(folder / "headend.sqlite")
@@ -58,13 +68,14 @@ async def street(
         dice=random.Random(1),
         wall=time.time,
     )
-    _, port = await southbound.start("127.0.0.1", 0)
+    _, port = await southbound.start(host, 0)
+    at = f"[{host}]" if ":" in host else host
     identities: list[Identity] = []
     meters: list[Meter] = []
     try:
         for number, lines in enumerate(metrology):
             template = Template(
-                address=f"127.0.0.1:{port}",
+                address=f"{at}:{port}",
                 public_key=public_key.hex(),
                 standard_offset=standard_offsets[number] if standard_offsets else "+00:00",
                 metrology=tuple(lines),
@@ -81,7 +92,9 @@ async def street(
             )
         )
         for number in range(len(metrology)):
-            meter = await Meter.open(load_settings(folder / f"meter-{number}" / "meterd.toml"))
+            file = folder / f"meter-{number}" / "meterd.toml"
+            file.write_text(file.read_text() + f'\n[link]\nlisten = "{at}:0"\n')
+            meter = await Meter.open(load_settings(file), open_link=open_link)
             meters.append(meter)
             await meter.start()
         yield Street(store, southbound, identities, meters)

@@ -74,10 +74,12 @@ class ReplayWindow:
     def is_fresh(self, piv: int) -> bool:
         """Whether that Partial IV was never accepted and is not too old to know."""
         offset = piv - self._base
+        if piv >= BASE_MAX:
+            return False
         if offset <= 0:
-            return offset == 0 and piv < BASE_MAX
+            return offset == 0
         if offset >= self._size:
-            return piv < BASE_MAX
+            return True
         return not self._bitmap >> (offset - 1) & 1
 
     def accept(self, piv: int) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: what the parts cost, beside the least that such work can cost on this machine."""

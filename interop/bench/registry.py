@@ -1,0 +1,37 @@
+"""Every benchmark by its name, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Final
+
+from interop.bench import (
+    edhoc_responder_cpu_us,
+    headend_idle_meter_bytes,
+    meterd_pss_mib,
+    meterd_start_s,
+    oscore_pair_cpu_us,
+    report_payload_bytes,
+    report_udp_cpu_us,
+    report_wire_bytes,
+)
+from interop.bench.figure import Figure, Size
+
+MODULES: Final[Mapping[str, ModuleType]] = {
+    module.NAME: module
+    for module in (
+        report_payload_bytes,
+        report_wire_bytes,
+        report_udp_cpu_us,
+        oscore_pair_cpu_us,
+        edhoc_responder_cpu_us,
+        headend_idle_meter_bytes,
+        meterd_pss_mib,
+        meterd_start_s,
+    )
+}
+
+BENCHMARKS: Final[Mapping[str, Callable[[Size], Figure]]] = {
+    name: module.measure for name, module in MODULES.items()
+}
