@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import random
 import signal
 import socket
-import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Final, assert_never
@@ -23,9 +20,9 @@ from amistack import settings as toml
 from amistack.errors import AmiError, ConfigError
 from amistack.identifiers import format_eui64
 from amistack.keystore import load_key
-from amistack.links import UdpLink, open_udp
+from amistack.links import UdpLink
 from amistack.links.capture import open_capture
-from amistack.links.host import OpenLink, observed
+from amistack.links.host import Host, observed
 from amistack.machine import Peer
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import (
@@ -57,19 +54,18 @@ DEFAULT_CONFIG: Final = Path("meterd.toml")
 class Meter:
     """One meter at work: its storage, its agent, its socket."""
 
-    def __init__(
-        self, settings: Settings, storage: Storage, agent: Agent, open_link: OpenLink
-    ) -> None:
+    def __init__(self, settings: Settings, storage: Storage, agent: Agent, host: Host) -> None:
         self.settings = settings
         self.agent = agent
         self._storage = storage
-        self._open_link = open_link
+        self._host = host
         self._link: UdpLink[AgentEvent] | None = None
         self._log = LOG.bind(meter=format_eui64(settings.meter.eui64))
 
     @classmethod
-    async def open(cls, settings: Settings, *, open_link: OpenLink = open_udp) -> Meter:
-        """Everything that `settings` name, ready to start."""
+    async def open(cls, settings: Settings, *, host: Host | None = None) -> Meter:
+        """Everything that `settings` name, ready to start, on this machine or another `host`."""
+        host = host or Host()
         meter = settings.meter.eui64
         key = load_key(settings.meter.key)
         own = meter_credential(meter, encode_public_key(key.public_key()))
@@ -77,26 +73,30 @@ class Meter:
         peer = await _resolve(*settings.headend.host_and_port, is_ipv6=is_ipv6)
         storage = Storage.open(settings.meter.storage)
         try:
-            agent = _agent(settings, AuthenticationKey(key, own), peer, storage)
+            agent = _agent(settings, AuthenticationKey(key, own), peer, storage, host)
         except BaseException:
             storage.close()
             raise
-        return cls(settings, storage, agent, open_link)
+        return cls(settings, storage, agent, host)
 
     async def start(self) -> None:
         """Record what is missing, then talk. Raises LinkError, StoreError, SourceError."""
         host, port = self.settings.link.host_and_port
-        self._link = await self._open_link(self.agent, self._on_event, host=host, port=port)
+        self._link = await self._host.open_link(self.agent, self._on_event, host=host, port=port)
         self.agent.start(now=self._link.now())
         self._link.settle()
         self._log.info("meter started", stage=self.agent.stage.value)
 
     def stop(self) -> None:
         """Give everything back. What was said is durable already, so nothing needs waiting for."""
+        self.abandon()
+        self._log.info("meter stopped")
+
+    def abandon(self) -> None:
+        """Stop as a kill would: at once, without a word."""
         if self._link is not None:
             self._link.close()
         self._storage.close()
-        self._log.info("meter stopped")
 
     def _on_event(self, event: AgentEvent) -> None:
         match event:
@@ -118,13 +118,15 @@ class Meter:
                 assert_never(event)
 
 
-def _agent(settings: Settings, key: AuthenticationKey, peer: Peer, storage: Storage) -> Agent:
+def _agent(
+    settings: Settings, key: AuthenticationKey, peer: Peer, storage: Storage, host: Host
+) -> Agent:
     meter = settings.meter.eui64
     offset_min = settings.meter.standard_offset_min
     # A replay's shift is fixed once: after a restart its days must stay where they were.
     today = storage.note("today")
     if today is None:
-        today = str(int(time.time()))
+        today = str(int(host.wall()))
         storage.keep_note("today", today)
     source = settings.metrology.open(
         offset_min=offset_min, today=int(today), default_seed=int.from_bytes(meter, "big")
@@ -142,13 +144,13 @@ def _agent(settings: Settings, key: AuthenticationKey, peer: Peer, storage: Stor
         recorder=recorder,
         # Both loops count on this clock; but uvloop's own reading of it is from before the source
         # was opened, which may have read a long file.
-        clock=MeterClock(utc=time.time(), now=time.monotonic()),
+        clock=MeterClock(utc=host.wall(), now=host.monotonic()),
         schedule=Schedule(
             schedule.report_delay_s, schedule.report_spread_s, schedule.start_spread_s
         ),
         offset_min=offset_min,
-        entropy=os.urandom,
-        dice=random.Random(os.urandom(16)),
+        entropy=host.entropy,
+        dice=host.dice,
     )
 
 
@@ -173,12 +175,12 @@ async def run(files: list[Path], *, capture: Path | None = None) -> None:
         loop.add_signal_handler(number, stopping.set)
     meters: list[Meter] = []
     kept = None if capture is None else open_capture(capture)
-    open_link = observed(None if kept is None else kept.observe)
+    host = Host(open_link=observed(None if kept is None else kept.observe))
     try:
         for file in files:
             settings = load_settings(file)
             with _named(file):
-                meter = await Meter.open(settings, open_link=open_link)
+                meter = await Meter.open(settings, host=host)
                 meters.append(meter)
                 await meter.start()
             # Let those that run already talk while the next takes up its history.

@@ -52,9 +52,13 @@ def observed(observer: Observer | None, *, wall: Callable[[], float] = time.time
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`wall`: UTC in seconds. `entropy`: secret random octets. `dice`: chance that need not be."""
+    """`wall`: UTC in seconds. `entropy`: secret random octets. `dice`: chance that need not be.
+
+    `monotonic` counts as the event loop's own clock does.
+    """
 
     wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
     entropy: Callable[[int], bytes] = os.urandom
     dice: random.Random = field(default_factory=lambda: random.Random(os.urandom(16)))
     open_link: OpenLink = open_udp

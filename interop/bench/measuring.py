@@ -31,7 +31,7 @@ def cpu_s(pid: int) -> float:
 
 
 def memory_kib(pid: int, field: str) -> int:
-    """`Rss` or `Pss` of a process, in KiB."""
+    """`Rss`, `Pss` or another sum over the mappings of a process, in KiB."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith(f"{field}:"):

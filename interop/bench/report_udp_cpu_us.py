@@ -33,7 +33,7 @@ from interop.bench.processes import running
 NAME: Final = "report_udp_cpu_us"
 GOAL: Final = 3.0
 ROUND_SIZES: Final[Mapping[Size, int]] = {Size.FULL: 4_000, Size.QUICK: 2_000, Size.TINY: 30}
-ROUND_COUNTS: Final[Mapping[Size, int]] = {Size.FULL: 5, Size.QUICK: 3, Size.TINY: 1}
+ROUND_COUNTS: Final[Mapping[Size, int]] = {Size.FULL: 7, Size.QUICK: 3, Size.TINY: 1}
 
 
 def measure(size: Size) -> Figure:

@@ -154,7 +154,7 @@ def test_cpu_time_counts_work_and_not_waiting() -> None:
 
 def test_contest_counts_the_work_and_not_its_preparation() -> None:
     def costly_to_prepare() -> Callable[[], int]:
-        sum(range(10**6))
+        sum(range(5 * 10**6))
         return lambda: 10
 
     def costly() -> Callable[[], int]:

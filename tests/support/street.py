@@ -13,7 +13,7 @@ from pathlib import Path
 
 from amistack.keystore import make_key
 from amistack.links import open_udp
-from amistack.links.host import OpenLink
+from amistack.links.host import Host, OpenLink
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import encode_public_key, head_end_credential
 from headend.domain.meters import Meter as EnrolledMeter
@@ -94,7 +94,7 @@ async def street(
         for number in range(len(metrology)):
             file = folder / f"meter-{number}" / "meterd.toml"
             file.write_text(file.read_text() + f'\n[link]\nlisten = "{at}:0"\n')
-            meter = await Meter.open(load_settings(file), open_link=open_link)
+            meter = await Meter.open(load_settings(file), host=Host(open_link=open_link))
             meters.append(meter)
             await meter.start()
         yield Street(store, southbound, identities, meters)

@@ -35,6 +35,8 @@ from headend.store.sqlite.writing import apply
 
 GROUP_MAX: Final = 1_000
 """Writes in one transaction: enough to share its flush, few enough to keep the wait short."""
+UNTHREADED_S: Final = 0.002
+"""Seconds that a group waits without threads, as it would for a flush."""
 
 T = TypeVar("T")
 _Submission = tuple[Write, Callable[[Outcome], None]]
@@ -43,24 +45,36 @@ _Submission = tuple[Write, Callable[[Outcome], None]]
 class SqliteStore:
     """A `Store` in one file. Make it with `open`, on a running event loop."""
 
-    def __init__(self, writing: sqlite3.Connection, reading_: sqlite3.Connection) -> None:
+    def __init__(
+        self,
+        writing: sqlite3.Connection,
+        reading_: sqlite3.Connection,
+        *,
+        is_threaded: bool = True,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._writing = writing
         self._reading = reading_
-        # One thread: SQLite connections are used by one at a time, and order stays plain.
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
         self._queue: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
         self._depth = 0
         self._is_closed = False
-        self._writer = threading.Thread(target=self._write, name="store-writer", daemon=True)
-        self._writer.start()
+        self._reader: ThreadPoolExecutor | None = None
+        self._writer: threading.Thread | None = None
+        if is_threaded:
+            # One thread each: a connection is used by one at a time, and order stays plain.
+            self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
+            self._writer = threading.Thread(target=self._write, name="store-writer", daemon=True)
+            self._writer.start()
 
     @classmethod
-    def open(cls, path: Path) -> SqliteStore:
-        """The store in the file at `path`, made if it is not there. Raises StoreUnusable."""
+    def open(cls, path: Path, *, is_threaded: bool = True) -> SqliteStore:
+        """The store in the file at `path`, made if it is not there. Raises StoreUnusable.
+
+        Without threads it works on the loop's own, so that it fits a virtual clock.
+        """
         writing = connect(path)
         try:
-            return cls(writing, connect_readonly(path))
+            return cls(writing, connect_readonly(path), is_threaded=is_threaded)
         except StoreError:
             writing.close()
             raise
@@ -75,6 +89,8 @@ class SqliteStore:
             raise StoreBusy(f"{QUEUE_MAX} writes wait already")
         self._depth += 1
         self._queue.put((write, done))
+        if self._writer is None and self._depth == 1:
+            self._loop.call_later(UNTHREADED_S, self._write_unthreaded)
 
     async def commit(self, write: Write) -> Outcome:
         """See `Store.commit`."""
@@ -116,6 +132,19 @@ class SqliteStore:
             if is_last:
                 return
 
+    def _write_unthreaded(self) -> None:
+        """The same on the loop's thread: all that waits now, in one group."""
+        if self._is_closed:
+            return
+        group = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        submissions = [submission for submission in group if submission is not None]
+        outcomes = self._commit_group([write for write, _ in submissions])
+        self._tell(
+            [(done, outcome) for (_, done), outcome in zip(submissions, outcomes, strict=True)]
+        )
+        if self._depth:
+            self._loop.call_later(UNTHREADED_S, self._write_unthreaded)
+
     def _commit_group(self, writes: Sequence[Write]) -> list[Outcome]:
         try:
             return self._transact(writes)
@@ -153,6 +182,8 @@ class SqliteStore:
         if self._is_closed:
             raise StoreError("the store is closing")
         try:
+            if self._reader is None:
+                return ask(self._reading, *arguments)
             return await self._loop.run_in_executor(self._reader, ask, self._reading, *arguments)
         except sqlite3.Error as error:
             raise StoreError(f"the store cannot be read: {error}") from error
@@ -221,10 +252,21 @@ class SqliteStore:
         """Commit what waits, then close. Calling it twice is harmless."""
         if self._is_closed:
             return
+        if self._writer is None or self._reader is None:
+            self._write_unthreaded()
+            self.abandon()
+            return
         self._is_closed = True
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._writer.join)
         await asyncio.sleep(0)  # The last outcomes are told before the doors close.
         self._reader.shutdown()
+        self._reading.close()
+        self._writing.close()
+
+    def abandon(self) -> None:
+        """Close a store without threads as a kill would: what waits is never committed."""
+        assert self._writer is None, "a thread cannot be killed"
+        self._is_closed = True
         self._reading.close()
         self._writing.close()
