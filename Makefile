@@ -7,7 +7,7 @@ ARGS   ?=
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo bench test check format requirements constraints clean
+.PHONY: help setup setup-dev demo bench test soak check format requirements constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ bench: setup  ## what the parts cost, beside the least they could; ARGS="--quick
 
 test: setup-dev  ## every test; ARGS="tests/coap -k token"
 	@$(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) $(ARGS)
+
+soak: setup-dev  ## the long tests alone, half an hour; ARGS="-k kills", AMISTACK_SEED=7
+	@AMISTACK_SOAK=1 $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) -m soak $(ARGS)
 
 check: setup-dev  ## lint, format, types and import contracts
 	@$(BIN)/ruff check .

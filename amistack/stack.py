@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NewType
 
 from amistack.coap.codes import Code
@@ -32,8 +32,8 @@ from amistack.coap.endpoint import RequestFailed as ExchangeFailed
 from amistack.coap.endpoint import RequestId as ExchangeRequestId
 from amistack.coap.link_format import CONTENT_FORMAT as CONTENT_FORMAT_LINK
 from amistack.coap.link_format import WELL_KNOWN_CORE, Link, build, select
-from amistack.coap.message import Message
-from amistack.coap.options import OptionNumber, check_options
+from amistack.coap.message import Message, in_order
+from amistack.coap.options import Option, OptionNumber, check_options
 from amistack.coap.timing import Timing
 from amistack.errors import (
     CoapError,
@@ -58,6 +58,7 @@ from amistack.session.handshakes import (
 from amistack.session.oscore import (
     SEQUENCE_NUMBER_MAX,
     ContextTable,
+    ReplayWindow,
     RequestBinding,
     SecurityContext,
     find_kid,
@@ -73,6 +74,10 @@ SEQUENCE_LOW: Final = 16
 """With fewer left the next block is asked for, ahead of need."""
 HELD_MAX: Final = 32
 """Messages of one session that wait for the next block of numbers."""
+ECHO_SIZE: Final = 8
+ECHO_RATE_MAX: Final = 200
+"""Sessions with a doubtful window that are asked for freshness in a second; others come later."""
+ECHO_LATER_S: Final = 60
 PROPOSALS_MAX: Final = 64
 """Sessions that we began and that wait for `accept_session`; the oldest is dropped beyond."""
 
@@ -152,6 +157,9 @@ class _Asked:
     identity: bytes
     context: SecurityContext
     binding: RequestBinding
+    message: Message
+    peer: Peer
+    response_wait: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +213,9 @@ class Stack:
         self._identities: dict[bytes, bytes] = {}  # recipient id to identity
         self._sessions: dict[bytes, SecurityContext] = {}  # identity to context
         self._wanting: dict[bytes, int] = {}  # recipient id to the bound asked for
+        self._doubtful: dict[bytes, bytes] = {}  # recipient id to the Echo value asked for, if any
+        self._echo_since = 0.0
+        self._echo_count = 0
         self._held: dict[bytes, deque[_Held]] = {}
 
         self._exchanges: dict[ExchangeId, tuple[SecurityContext, RequestBinding]] = {}
@@ -276,9 +287,13 @@ class Stack:
             answer = self._desk.give_up(proposed.handshake, retry_after=retry_after)
             self._endpoint.respond(exchange, answer, now=now)
 
-    def add_session(self, identity: bytes, context: SecurityContext) -> None:
+    def add_session(
+        self, identity: bytes, context: SecurityContext, *, is_window_doubtful: bool = False
+    ) -> None:
         """Use `context` with that identity from now on, in place of an earlier one.
 
+        With `is_window_doubtful` its replay window may be older than what was accepted (a
+        restored backup): the next request must prove that it is new before it counts.
         Raises LocalProtocolError if its recipient id is that of another identity's session.
         """
         if self._identities.get(context.recipient_id, identity) != identity:
@@ -289,6 +304,8 @@ class Stack:
         self._contexts.add(context)
         self._identities[context.recipient_id] = identity
         self._sessions[identity] = context
+        if is_window_doubtful:
+            self._doubtful[context.recipient_id] = b""
 
     def remove_session(self, identity: bytes) -> None:
         """Forget the session of that identity, if there is one; its messages are refused.
@@ -302,6 +319,7 @@ class Stack:
         self._contexts.remove(context)
         del self._identities[context.recipient_id]
         self._wanting.pop(context.recipient_id, None)
+        self._doubtful.pop(context.recipient_id, None)
         for held in self._held.pop(context.recipient_id, ()):
             self._drop(held, "session ended", self._latest)
 
@@ -351,21 +369,35 @@ class Stack:
         self._next_id += 1
         request = RequestId(self._next_id)
         self._under_way[request] = None
+        try:
+            self._ask(request, identity, context, message, peer, response_wait, now=now)
+        except (LocalProtocolError, TableFull):
+            del self._under_way[request]
+            raise
+        return request
 
+    def _ask(
+        self,
+        request: RequestId,
+        identity: bytes,
+        context: SecurityContext,
+        message: Message,
+        peer: Peer,
+        response_wait: float | None,
+        *,
+        now: float,
+    ) -> None:
         def send(now: float) -> None:
             if request not in self._under_way:
                 return  # Cancelled while it was held.
             protected, binding = protect_request(context, message)
             exchange = self._endpoint.request(protected, peer, now=now, response_wait=response_wait)
             self._under_way[request] = exchange
-            self._asked[exchange] = _Asked(request, identity, context, binding)
+            self._asked[exchange] = _Asked(
+                request, identity, context, binding, message, peer, response_wait
+            )
 
-        try:
-            self._with_numbers(context, _Held(send, request, identity), now=now)
-        except (LocalProtocolError, TableFull):
-            del self._under_way[request]
-            raise
-        return request
+        self._with_numbers(context, _Held(send, request, identity), now=now)
 
     def cancel(self, request: RequestId, *, now: float) -> None:
         """Forget a request: no event names it any more. One that is over already is no error."""
@@ -445,6 +477,11 @@ class Stack:
         }
 
     @property
+    def session_count(self) -> int:
+        """Sessions in use."""
+        return len(self._sessions)
+
+    @property
     def depths(self) -> dict[str, tuple[int, int]]:
         """Each bounded table's name, its present depth and its bound."""
         return {**self._endpoint.depths, "handshakes under way": self._desk.depth}
@@ -516,11 +553,11 @@ class Stack:
         except CoapError as error:
             self._refused[error.reason] += 1
             answer = Message.response(Code.BAD_OPTION, payload=error.detail.encode())
-            try:
-                self.respond(event.exchange, answer, is_durable=False, now=now)
-            except (LocalProtocolError, TableFull):
-                del self._exchanges[event.exchange]
-                self._drop_answer(event.exchange, now)
+            self._answer_at_once(event.exchange, answer, now)
+            return
+        if context.recipient_id in self._doubtful and not self._is_fresh(
+            event.exchange, context, inner, binding, now
+        ):
             return
         self._events.append(
             SecureRequest(
@@ -532,6 +569,51 @@ class Stack:
                 context.replay_window.state,
             )
         )
+
+    def _is_fresh(
+        self,
+        exchange: ExchangeId,
+        context: SecurityContext,
+        inner: Message,
+        binding: RequestBinding,
+        now: float,
+    ) -> bool:
+        """Whether a request proves that it is new, in a session whose window may be an old one.
+
+        If not it is asked to, by an Echo value that only its true sender can read, or to come
+        later if too many were asked lately (RFC 8613 appendix B.1.2, RFC 9175 section 2.3).
+        """
+        recipient_id = context.recipient_id
+        wanted = self._doubtful[recipient_id]
+        if wanted and inner.option(OptionNumber.ECHO) == wanted:
+            del self._doubtful[recipient_id]
+            number = int.from_bytes(binding.request_piv, "big")
+            # Everything up to this number may have been seen in the time that was lost.
+            context.replay_window = ReplayWindow.restore(number + 1, 0)
+            return True
+        if now - self._echo_since >= 1.0:
+            self._echo_since, self._echo_count = now, 0
+        if self._echo_count >= ECHO_RATE_MAX:
+            self._refused["freshness asked too often, later"] += 1
+            answer = Message.response(Code.SERVICE_UNAVAILABLE, max_age=ECHO_LATER_S)
+        else:
+            self._echo_count += 1
+            self._refused["freshness asked"] += 1
+            if not wanted:
+                wanted = self._doubtful[recipient_id] = self._entropy(ECHO_SIZE)
+            answer = Message.response(
+                Code.UNAUTHORIZED, options=(Option(OptionNumber.ECHO, wanted),)
+            )
+        self._answer_at_once(exchange, answer, now)
+        return False
+
+    def _answer_at_once(self, exchange: ExchangeId, answer: Message, now: float) -> None:
+        """Answer in place of the program, under a number of our own."""
+        try:
+            self.respond(exchange, answer, is_durable=False, now=now)
+        except (LocalProtocolError, TableFull):
+            del self._exchanges[exchange]
+            self._drop_answer(exchange, now)
 
     def _refuse_in_clear(self, event: RequestReceived, reason: str, code: int, now: float) -> None:
         """Answer as RFC 8613 section 8.2 says: unprotected, and not to be kept by anyone."""
@@ -561,7 +643,32 @@ class Stack:
             self._refused[f"response: {error.reason}"] += 1
             self._events.append(RequestFailed(asked.request, asked.identity, error.reason))
             return
+        echo = inner.option(OptionNumber.ECHO)
+        if inner.code == Code.UNAUTHORIZED and echo and self._repeat(asked, echo, now):
+            return
         self._events.append(SecureResponse(asked.request, asked.identity, event.peer, inner))
+
+    def _repeat(self, asked: _Asked, echo: bytes, now: float) -> bool:
+        """Send a request once more, with the Echo value that was asked for (RFC 9175 2.3)."""
+        if asked.message.option(OptionNumber.ECHO) is not None:
+            return False  # It had one already: its sender is told how that ended.
+        options = in_order((*asked.message.options, Option(OptionNumber.ECHO, echo)))
+        message = replace(asked.message, options=options)
+        self._under_way[asked.request] = None
+        try:
+            self._ask(
+                asked.request,
+                asked.identity,
+                asked.context,
+                message,
+                asked.peer,
+                asked.response_wait,
+                now=now,
+            )
+        except (LocalProtocolError, TableFull) as error:
+            del self._under_way[asked.request]
+            self._events.append(RequestFailed(asked.request, asked.identity, str(error)))
+        return True
 
     def _receive_failure(self, event: ExchangeFailed) -> None:
         approaching = self._approaches.pop(event.request, None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -26,15 +27,21 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
+from fastapi import FastAPI
 
 from amistack import telemetry
 from amistack.errors import ConfigError, LinkError, StoreUnusable
 from amistack.links.capture import open_capture
+from amistack.links.discovery import Announcement
 from amistack.links.host import observed
+from amistack.session.fleet import head_end_kid, parse_public_key
 from headend.api.app import make_api
+from headend.api.metrics import PATH as METRICS_PATH
+from headend.api.metrics import Asgi, make_metrics
 from headend.collection.on_demand import OnDemandReads
-from headend.config import Settings, join_address
-from headend.identity import load_identity
+from headend.collection.recovery import Recovery
+from headend.config import Settings, join_address, split_address
+from headend.identity import load_identity, public_key_of
 from headend.operations import Operations
 from headend.southbound.service import Southbound
 from headend.status import About
@@ -42,6 +49,9 @@ from headend.store.sqlite import SqliteStore
 
 DRAIN_S: Final = 10.0
 API_BACKLOG: Final = 128
+METRICS_BACKLOG: Final = 16
+METRICS_CONNECTIONS_MAX: Final = 16
+"""Connections to the metrics at a time; one more is answered 503."""
 
 
 class HeadEnd:
@@ -55,8 +65,13 @@ class HeadEnd:
         self._store: SqliteStore | None = None
         self._southbound: Southbound | None = None
         self._reads: OnDemandReads | None = None
+        self._recovery: Recovery | None = None
+        self._announcement: Announcement | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._metrics_server: _Server | None = None
+        self._metrics_serving: asyncio.Task[None] | None = None
+        self._metrics_url: str | None = None
         self._address = ""
         self._log = telemetry.logger()
 
@@ -64,6 +79,11 @@ class HeadEnd:
     def address(self) -> str:
         """Where meters find it, with the port that was really bound."""
         return self._address
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Where the metrics are, with the port that was really bound; None if nowhere."""
+        return self._metrics_url
 
     # The four, in order
 
@@ -80,6 +100,10 @@ class HeadEnd:
         key = load_identity(settings.identity.key)
         self._resources.enter_context(_locked(settings.store.path))
         listening = self._resources.enter_context(_listening(settings.api.socket))
+        metrics_socket = None
+        if settings.metrics.address is not None:
+            metrics_socket = await _tcp_socket(*settings.metrics.address)
+            self._resources.enter_context(metrics_socket)
         kept = None
         if self._capture is not None:
             kept = self._resources.enter_context(contextlib.closing(open_capture(self._capture)))
@@ -96,29 +120,40 @@ class HeadEnd:
             store=store, asker=southbound, entropy=os.urandom, wall=time.time
         )
         await reads.start()
+        self._recovery = recovery = Recovery(store=store, asker=southbound, wall=time.time)
+        await recovery.start()
+        southbound.on_heard = recovery.heard
         self._address = join_address(*await southbound.start(*settings.server.address))
         about = About(program_version(), int(time.time()), self._address)
         operations = Operations(
-            about=about, store=store, counting=southbound, reads=reads, wall=time.time
+            about=about,
+            store=store,
+            counting=southbound,
+            reads=reads,
+            wall=time.time,
+            recovery=recovery,
+            capture=None if kept is None else kept.counters,
         )
         api = make_api(operations, version=about.version)
-        self._server = _Server(
-            uvicorn.Config(
-                api,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=int(DRAIN_S),
+        self._server = _Server(_server_config(api))
+        self._serving = await self._server.begin(listening)
+        if metrics_socket is not None:
+            self._metrics_server = _Server(
+                _server_config(make_metrics(operations), connections_max=METRICS_CONNECTIONS_MAX)
             )
+            self._metrics_serving = await self._metrics_server.begin(metrics_socket)
+            bound = join_address(*metrics_socket.getsockname()[:2])
+            self._metrics_url = f"http://{bound}{METRICS_PATH}"
+        if settings.server.announce:
+            self._announce()
+        self._log.info(
+            "started", udp=self._address, api=str(settings.api.socket), metrics=self._metrics_url
         )
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
-        ready = asyncio.create_task(self._server.ready.wait())
-        await asyncio.wait((ready, self._serving), return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        self._log.info("started", udp=self._address, api=str(settings.api.socket))
+
+    def _announce(self) -> None:
+        kid = head_end_kid(parse_public_key(public_key_of(self._settings.identity.key)))
+        self._announcement = Announcement(kid.hex(), *split_address(self._address, "listen"))
+        self._announcement.start()
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises LinkError if the API ends by itself."""
@@ -136,6 +171,8 @@ class HeadEnd:
         False if that took longer than `deadline_s`.
         """
         self._log.info("stopping")
+        if self._recovery is not None:
+            self._recovery.stop()
         if self._reads is not None:
             self._reads.stop()
         if self._server is not None:
@@ -152,11 +189,15 @@ class HeadEnd:
 
     async def stop(self) -> None:
         """Give everything back, last taken first; what the store was given is committed."""
-        if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.gather(self._serving, return_exceptions=True)
-        if self._server is not None:
-            self._server.abandon()
+        if self._announcement is not None:
+            await self._announcement.withdraw()
+        for serving in (self._metrics_serving, self._serving):
+            if serving is not None:
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+        for server in (self._metrics_server, self._server):
+            if server is not None:
+                server.abandon()
         if self._southbound is not None:
             await self._southbound.stop()
         if self._store is not None:
@@ -179,7 +220,8 @@ async def run(settings: Settings, *, capture: Path | None = None) -> int:
         loop.add_signal_handler(number, on_signal)
     await head_end.start()
     try:
-        _say(f"headend is ready on udp {head_end.address}, api {settings.api.socket}")
+        metrics = f", metrics {head_end.metrics_url}" if head_end.metrics_url else ""
+        _say(f"headend is ready on udp {head_end.address}, api {settings.api.socket}{metrics}")
         await head_end.serve(stop)
         drain = asyncio.create_task(head_end.drain(DRAIN_S))
         cutting = asyncio.create_task(cut.wait())
@@ -217,6 +259,14 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.ready = asyncio.Event()
 
+    async def begin(self, listening: socket.socket) -> asyncio.Task[None]:
+        """Serve on a socket until the task is cancelled; returns when it is served."""
+        serving = asyncio.create_task(self.serve(sockets=[listening]))
+        ready = asyncio.create_task(self.ready.wait())
+        await asyncio.wait((ready, serving), return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        return serving
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
@@ -231,6 +281,49 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _server_config(app: Asgi | FastAPI, *, connections_max: int | None = None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=connections_max,
+        timeout_graceful_shutdown=int(DRAIN_S),
+    )
+
+
+async def _tcp_socket(host: str, port: int) -> socket.socket:
+    """A listening TCP socket for the metrics. Raises LinkError: one line that says what to do."""
+    where = join_address(host, port)
+    try:
+        (family, kind, protocol, _, address), *_ = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(METRICS_BACKLOG)
+            listening.settimeout(0)
+        except BaseException:
+            listening.close()
+            raise
+    except UnicodeError as error:
+        raise LinkError(f"metrics: {where} cannot be opened: not a host's name") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            cure = "in use: stop the program that holds it, or choose another port"
+        elif error.errno == errno.EADDRNOTAVAIL:
+            cure = "not an address of this machine; choose one of its own"
+        else:
+            cure = f"not to be had: {error.strerror or error}; choose another with metrics.listen"
+        raise LinkError(f"metrics: TCP {where} is {cure}") from error
+    return listening
 
 
 def _say(line: str) -> None:
@@ -259,8 +352,14 @@ def _locked(store: Path) -> Iterator[None]:
             raise StoreUnusable(
                 f"{store} is in use by another head-end (process {holder}); stop that one first"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise StoreUnusable(
+                f"{path} cannot be written: {error.strerror or error}; "
+                "make room on that disk, then start again"
+            ) from error
         yield
     finally:
         os.close(descriptor)

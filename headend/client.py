@@ -290,7 +290,10 @@ def _explain(error: httpx.HTTPError, socket: Path, call: _Call) -> str:
         cause = _os_error(error)
         if cause is not None and cause.errno == errno.EACCES:
             return f"{socket} belongs to another user: run this as the user of the head-end"
-        return f"no head-end answers at {socket}: start it with `headend serve`"
+        return (
+            f"no head-end answers at {socket}: start it with `headend serve`, "
+            "or name another's settings with --config"
+        )
     if isinstance(error, httpx.TimeoutException):
         return f"the head-end at {socket} gave no answer within {call.timeout_s:g} s"
     return f"the head-end at {socket} broke off: it is stopping, or its log says why"

@@ -20,6 +20,8 @@ PORT: Final = 5683
 PORT_MAX: Final = 65_535
 SOCKET_PATH_SIZE_MAX: Final = 107
 """Octets that fit in a Unix socket's address, less the closing zero (unix(7))."""
+METRICS_EXAMPLE: Final = "127.0.0.1:9464 or [::1]:9464"
+ADDRESS_EXAMPLE: Final = f"0.0.0.0:{PORT} or [::]:{PORT}"
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -31,6 +33,8 @@ class ServerSettings:
     """
 
     listen: str = f"0.0.0.0:{PORT}"
+    announce: bool = False
+    """Whether meters on the same link that were given no address are told it, by DNS-SD."""
 
     def __post_init__(self) -> None:
         split_address(self.listen, "listen")
@@ -63,6 +67,27 @@ class IdentitySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Where Prometheus finds the metrics, by HTTP and unprotected: `listen`, a TCP address.
+
+    None without it. Port 0 takes any free one; the log says which.
+    """
+
+    listen: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.listen is not None:
+            split_address(self.listen, "listen", METRICS_EXAMPLE)
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port of `listen`."""
+        if self.listen is None:
+            return None
+        return split_address(self.listen, "listen", METRICS_EXAMPLE)
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """What goes to standard error: events of this `level` and above."""
 
@@ -82,6 +107,7 @@ class Settings:
     store: StoreSettings = dataclasses.field(default_factory=StoreSettings)
     identity: IdentitySettings = dataclasses.field(default_factory=IdentitySettings)
     log: LogSettings = dataclasses.field(default_factory=LogSettings)
+    metrics: MetricsSettings = dataclasses.field(default_factory=MetricsSettings)
 
 
 def read_settings(path: Path | None) -> Settings:
@@ -101,6 +127,12 @@ def read_settings(path: Path | None) -> Settings:
     return settings
 
 
+def with_metrics(settings: Settings, listen: str) -> Settings:
+    """`settings` with the metrics at another address. Raises ConfigError."""
+    split_address(listen, "--metrics", METRICS_EXAMPLE)
+    return dataclasses.replace(settings, metrics=MetricsSettings(listen))
+
+
 def _anchored(settings: Settings, folder: Path) -> Settings:
     """`settings` with the paths that were not set taken from `folder`; the others are already."""
     default = Settings()
@@ -116,7 +148,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     )
 
 
-def split_address(text: str, what: str) -> tuple[str, int]:
+def split_address(text: str, what: str, example: str = ADDRESS_EXAMPLE) -> tuple[str, int]:
     """Host and port of `192.0.2.7:5683`, `name:5683` or `[2001:db8::7]:5683`.
 
     Raises ConfigError; `what` names the setting in its message.
@@ -127,10 +159,7 @@ def split_address(text: str, what: str) -> tuple[str, int]:
         host = host[1:-1]
     is_readable = colon and host and port.isascii() and port.isdigit()
     if not is_readable or (":" in host and not is_bracketed) or int(port[:6]) > PORT_MAX:
-        raise ConfigError(
-            f"{what} is {text!r}, expected an address and a port, such as 0.0.0.0:{PORT} "
-            f"or [::]:{PORT}"
-        )
+        raise ConfigError(f"{what} is {text!r}, expected an address and a port, such as {example}")
     return host, int(port)
 
 

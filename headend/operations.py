@@ -7,20 +7,21 @@ Raises  Refusal and its kinds, StoreError
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from amistack.errors import ModelError
 from amistack.identifiers import Eui64
 from amistack.model import ReadAnswer
 from headend.collection.on_demand import OnDemandReads
+from headend.collection.recovery import Recovery
 from headend.domain.meters import Meter, MeterState
 from headend.domain.readings import LogRecord, OnDemandRead, ReadResult
 from headend.domain.refusals import BadWish, EnrolmentRefused, UnknownMeter, UnknownRead
 from headend.lifecycle.enrolment import Device
 from headend.mdm.days import day_of
 from headend.mdm.readings import ChannelDay, ReadNow, channel_day, read_now
-from headend.status import About, Counting, Status
+from headend.status import About, Counting, Measures, Status
 from headend.store.interface import Enrolled, EnrolmentConflict, EnrolMeters, MeterOverview, Store
 
 PAGE_SIZE_MAX: Final = 1_000
@@ -39,27 +40,49 @@ class Operations:
         counting: Counting,
         reads: OnDemandReads,
         wall: Callable[[], float],
+        recovery: Recovery | None = None,
+        capture: Mapping[str, int] | None = None,
     ) -> None:
-        """`wall` is UTC in seconds."""
+        """`wall` is UTC in seconds; `capture` counts what a capture took, if there is one."""
+        self._recovery = recovery
         self._about = about
         self._store = store
         self._counting = counting
         self._reads = reads
         self._wall = wall
+        self._capture = {} if capture is None else capture
 
     async def status(self) -> Status:
         """How the head-end is now."""
         now = self._wall()
         today = day_of(now, 0)
-        return Status(
-            self._about,
-            int(now),
-            await self._store.counts((today - 1, today)),
-            {**self._counting.depths, "on-demand reads": self._reads.depth},
-            dict(self._counting.counters),
-            dict(self._counting.refused),
-            dict(self._counting.flagged),
-            dict(self._counting.quarantined),
+        counts = await self._store.counts((today - 1, today))
+        return Status(int(now), counts, self.measures())
+
+    def measures(self) -> Measures:
+        """What is counted in memory, all of the same moment."""
+        counting, recovery = self._counting, self._recovery
+        queues = {**counting.depths, "on-demand reads": self._reads.depth}
+        if recovery is not None:
+            queues["recalls under way"] = recovery.depth
+        return Measures(
+            about=self._about,
+            uplinks=counting.tallies,
+            refused_uplinks=dict(counting.refused_uplinks),
+            oldest_pending_s=counting.oldest_pending_s,
+            queues=queues,
+            counters=dict(counting.counters),
+            refused=dict(counting.refused),
+            flagged=dict(counting.flagged),
+            quarantined=dict(counting.quarantined),
+            session_count=counting.session_count,
+            records=dict(counting.stored_records),
+            commits=self._store.commits,
+            reads=dict(self._reads.results),
+            recalls={} if recovery is None else dict(recovery.counters),
+            recalls_waiting=0 if recovery is None else recovery.waiting_count,
+            link=dict(counting.link_counters),
+            capture=dict(self._capture),
         )
 
     # Meters
@@ -102,12 +125,12 @@ class Operations:
     async def readings(self, meter: Eui64, first_day: int, last_day: int) -> list[ChannelDay]:
         """What is stored of a meter's days, both included, by channel and day.
 
-        Raises UnknownMeter, and BadWish for more than DAY_COUNT_MAX days.
+        Raises UnknownMeter, and BadWish for none or more than DAY_COUNT_MAX days.
         """
-        if not 0 <= last_day - first_day < DAY_COUNT_MAX:
-            raise BadWish(
-                f"{last_day - first_day + 1} days, expected 1 to {DAY_COUNT_MAX}, first to last"
-            )
+        if last_day < first_day:
+            raise BadWish("the last day is before the first")
+        if last_day - first_day >= DAY_COUNT_MAX:
+            raise BadWish(f"{last_day - first_day + 1} days, expected {DAY_COUNT_MAX} at most")
         await self._require(meter)
         blocks = await self._store.blocks(meter, first_day, last_day)
         return await asyncio.to_thread(lambda: [channel_day(block) for block in blocks])

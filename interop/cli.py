@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AmiError as error:
         print(f"interop: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        return 1
     except KeyboardInterrupt:
         return 130
     return code

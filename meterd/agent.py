@@ -7,7 +7,8 @@
       |        the head-end does not know the session any more
       +-- a failed handshake is tried again, later each time
 
-In      `receive_datagram`, `handle_timer` (a datagram machine), `start`
+In      `receive_datagram`, `handle_timer` (a datagram machine), `start`; where the head-end is:
+        `set_head_end_peer`, `forget_head_end_peer`, `miss_head_end`
 Out     `data_to_send`, `events`, `next_timer`
 Raises  StoreError from `start` alone; a storage that fails later is an event, and what could not
         be made durable is not said
@@ -44,8 +45,14 @@ from amistack.model import (
     RegistrationAcknowledgement,
     RegistrationReason,
     ReportAcknowledgement,
+    ReportRequest,
 )
-from amistack.model.events import COLD_STARTED, PRIMARY_POWER_RESTORED, REGISTERED
+from amistack.model.events import (
+    COLD_STARTED,
+    PRIMARY_POWER_RESTORED,
+    REGISTERED,
+    STORAGE_DAMAGED,
+)
 from amistack.model.resources import READ, REGISTRATION, REPORT
 from amistack.session.credentials import AuthenticationKey, Credential
 from amistack.session.handshakes import CredentialWanted, SessionProposed
@@ -80,7 +87,10 @@ PAYLOAD_SIZE_MOST: Final = 4_000
 SHORT_IDENTIFIER_COUNT: Final = 24
 """C_I is one of the identifiers that cost one octet (RFC 9528 section 3.3.2)."""
 
-LINKS: Final = (Link(f"/{READ}", ("amistack.read",), content_formats=(CONTENT_FORMAT_V1,)),)
+LINKS: Final = (
+    Link(f"/{READ}", ("amistack.read",), content_formats=(CONTENT_FORMAT_V1,)),
+    Link(f"/{REPORT}", ("amistack.recall",), content_formats=(CONTENT_FORMAT_V1,)),
+)
 
 
 class Stage(enum.Enum):
@@ -123,6 +133,13 @@ class Hindered:
     stage: Stage
     reason: str
     retry_s: float
+    may_be_elsewhere: bool = False
+    """Whether another address may help: whoever is at this one did not prove to be the head-end."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadEndWanted:
+    """It has something to say and no address: `set_head_end_peer` or `miss_head_end` answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +150,23 @@ class StorageFailed:
     retry_s: float
 
 
-AgentEvent = Secured | Registered | Reported | ReadAnswered | Hindered | StorageFailed
+@dataclass(frozen=True, slots=True)
+class StorageDamaged:
+    """The storage had `lost_octets` that no start can read; what was behind them is lost."""
+
+    lost_octets: int
+
+
+AgentEvent = (
+    Secured
+    | Registered
+    | Reported
+    | ReadAnswered
+    | Hindered
+    | HeadEndWanted
+    | StorageFailed
+    | StorageDamaged
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +181,16 @@ class _UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When a day's report goes out: `delay_s` after its midnight, spread over `spread_s`."""
+    """When a day's report goes out: `delay_s` after its midnight, spread over `spread_s`.
+
+    Older days that are owed follow `catch_up_s` apart in the mean, so that a street that comes back
+    does not flood the head-end.
+    """
 
     delay_s: float = 300.0
     spread_s: float = 3600.0
     start_spread_s: float = 5.0
+    catch_up_s: float = 0.0
 
 
 class Agent:
@@ -164,7 +202,7 @@ class Agent:
         meter: Eui64,
         key: AuthenticationKey,
         head_end: Credential,
-        head_end_peer: Peer,
+        head_end_peer: Peer | None,
         storage: Storage,
         recorder: Recorder,
         clock: MeterClock,
@@ -177,6 +215,7 @@ class Agent:
         self._head_end = head_end
         self._head_end_name = head_end.id_cred.encode_map()
         self._peer = head_end_peer
+        self._is_asking = False
         self._storage = storage
         self._recorder = recorder
         self._clock = clock
@@ -208,6 +247,7 @@ class Agent:
         utc = self._clock.utc(now)
         is_first = self._recorder.recorded_until is None
         self._recorder.advance(utc)
+        self._log_damage(utc)
         event = COLD_STARTED if is_first else PRIMARY_POWER_RESTORED
         self._recorder.log(utc, event, is_time_doubtful=True)
         if is_first:
@@ -222,6 +262,36 @@ class Agent:
             self.stage = Stage.REGISTERING
         self._act_at = now + self._dice.uniform(0.0, self._schedule.start_spread_s)
 
+    def _log_damage(self, utc: float) -> None:
+        lost = self._storage.lost_octets
+        if not lost:
+            return
+        with self._storage.together():
+            # What was lost may have been log entries, fewer than octets: their numbers are used.
+            self._recorder.log(
+                utc, STORAGE_DAMAGED, f"{lost} octets lost", is_time_doubtful=True, skipped=lost
+            )
+            self._storage.settle_loss()
+        self.counters["storage damaged"] += 1
+        self._events.append(StorageDamaged(lost))
+
+    def set_head_end_peer(self, peer: Peer, *, now: float) -> None:
+        """Talk to the head-end at `peer` from now on. What is under way stays where it was sent."""
+        self._peer = peer
+        if self._is_asking:
+            self._is_asking = False
+            self._act_at = now
+
+    def forget_head_end_peer(self) -> None:
+        """Want an address before the next attempt: HeadEndWanted, when that is due."""
+        self._peer = None
+
+    def miss_head_end(self, reason: str, *, now: float) -> None:
+        """Nobody knows an address: ask again later, each time later."""
+        if self._is_asking:
+            self._is_asking = False
+            self._hinder(reason, now=now)
+
     # Inputs from below.
 
     def receive_datagram(self, data: bytes, peer: Peer, *, now: float) -> None:
@@ -233,10 +303,11 @@ class Agent:
         """Record, send, and try again whatever is due."""
         try:
             self._stack.handle_timer(now=now)
-            if self._reserve_at is not None and self._reserve_at <= now:
-                self._reserve(now)
+            # Recording first: nothing else that cannot be kept may stand in its way.
             if self._record_at is not None and self._record_at <= now:
                 self._record(now)
+            if self._reserve_at is not None and self._reserve_at <= now:
+                self._reserve(now)
             if self._act_at is not None and self._act_at <= now:
                 self._act_at = None
                 self._act(now)
@@ -289,6 +360,11 @@ class Agent:
     def _act(self, now: float) -> None:
         """Do what the stage asks for, if nothing is under way."""
         if self._under_way is not None or self._is_securing:
+            return
+        if self._peer is None:
+            if not self._is_asking:
+                self._is_asking = True
+                self._events.append(HeadEndWanted())
             return
         match self.stage:
             case Stage.SECURING:
@@ -451,7 +527,8 @@ class Agent:
                 self._keep_session(event, now)
             case HandshakeFailed():
                 self._is_securing = False
-                self._hinder(f"handshake: {event.reason} {event.detail}".rstrip(), now=now)
+                reason = f"handshake: {event.reason} {event.detail}".rstrip()
+                self._hinder(reason, now=now, may_be_elsewhere=True)
             case NumbersWanted():
                 self._reserve_numbers(event, now)
             case CredentialWanted():
@@ -521,8 +598,10 @@ class Agent:
         self._retry_s = RETRY_MIN
         self._plan_report(now)
         if self._act_at is not None and self._act_at <= now:
-            self._act_at = None
-            self._act(now)
+            self._act_at = now + self._dice.uniform(0.0, 2 * self._schedule.catch_up_s)
+            if self._act_at <= now:
+                self._act_at = None
+                self._act(now)
 
     def _take_time(self, under_way: _UnderWay, received_ms: int, held_ms: int, now: float) -> None:
         self._clock.take_sample(
@@ -538,7 +617,7 @@ class Agent:
             # Anybody can say so, but only the head-end can go through a handshake: the old
             # session stays in use until then, and handshakes are as far apart as any retry.
             self.stage = Stage.SECURING
-        self._hinder(event.reason, now=now)
+        self._hinder(event.reason, now=now, may_be_elsewhere=True)
 
     # Requests of the head-end
 
@@ -553,6 +632,8 @@ class Agent:
 
     def _answer_to(self, message: Message, now: float) -> Message:
         try:
+            if message.path == REPORT:
+                return self._recall(message, now)
             if message.path != READ:
                 return Message.response(Code.NOT_FOUND)
             if message.code != Code.FETCH:
@@ -573,6 +654,21 @@ class Agent:
         return Message.response(
             Code.CONTENT, payload=answer, content_format=CONTENT_FORMAT_V1, max_age=0
         )
+
+    def _recall(self, message: Message, now: float) -> Message:
+        """Owe past days again: the head-end has lost them, or never had them."""
+        if message.code != Code.POST:
+            return Message.response(Code.METHOD_NOT_ALLOWED)
+        if message.content_format != CONTENT_FORMAT_V1:
+            return Message.response(Code.UNSUPPORTED_CONTENT_FORMAT)
+        wanted = ReportRequest.decode(message.payload)
+        self.counters["reports asked for again"] += self._recorder.owe_again(
+            wanted.first_day, wanted.last_day
+        )
+        is_hindered = self._retry_s > RETRY_MIN  # "Later" is obeyed, whatever is owed by then.
+        if self.stage is Stage.REPORTING and self._under_way is None and not is_hindered:
+            self._plan_report(now)
+        return Message.response(Code.CHANGED)
 
     def _read(self, wanted: ReadRequest, now: float) -> bytes:
         """What the meter knows now, as far as it was asked; the log as far as it fits."""
@@ -611,13 +707,15 @@ class Agent:
         self.counters["storage failed"] += 1
         self._events.append(StorageFailed(str(error), STORAGE_RETRY_S))
 
-    def _hinder(self, reason: str, *, now: float, at_least: float = 0.0) -> None:
+    def _hinder(
+        self, reason: str, *, now: float, at_least: float = 0.0, may_be_elsewhere: bool = False
+    ) -> None:
         """Try again later: each time twice as long, spread so that a street does not march."""
         wait = max(self._retry_s, at_least) * self._dice.uniform(1.0, 1.5)
         self._retry_s = min(self._retry_s * 2, RETRY_MAX)
         self._act_at = now + wait
         self.counters["hindered"] += 1
-        self._events.append(Hindered(self.stage, reason, wait))
+        self._events.append(Hindered(self.stage, reason, wait, may_be_elsewhere))
 
 
 def _post(path: str, payload: bytes) -> Message:

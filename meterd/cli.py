@@ -9,16 +9,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from amistack.errors import AmiError, ConfigError
 from amistack.identifiers import parse_eui64
 from amistack.telemetry import LEVELS, configure
 from meterd.provision import CONFIG_FILE, STREET_MAX, Identity, Template, provision
 
+OFFSET_OPTION: Final = "--standard-offset"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         code: int = options.run(options)
     except AmiError as error:
@@ -27,6 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--standard-offset -06:00` as one argument: argparse takes its sign for an option's."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == OFFSET_OPTION and argument[:1] == "-" and ":" in argument:
+            joined[-1] += "=" + argument
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,18 +94,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_template(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--headend", default="", metavar="HOST:PORT", help="where to report to")
     parser.add_argument(
-        "--headend-key", default="", metavar="HEX", help="the head-end's public key"
+        "--headend", default="", metavar="HOST:PORT", help="where to report to; see `headend init`"
     )
     parser.add_argument(
-        "--standard-offset", default="+00:00", metavar="+HH:MM", help="of the meter's days"
+        "--headend-key", default="", metavar="HEX", help="its public key; see `headend init`"
+    )
+    parser.add_argument(
+        OFFSET_OPTION,
+        default="+00:00",
+        metavar="+HH:MM",
+        help="standard time from UTC; its midnight begins the meter's days (+00:00)",
     )
 
 
 def _add_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--capture", type=Path, metavar="FILE", help="keep what is sent and received, as pcapng"
+        "--capture", type=Path, metavar="FILE", help="keep what passes on UDP, for Wireshark"
     )
 
 
@@ -155,7 +174,7 @@ def _street_init(options: argparse.Namespace) -> int:
     if not 1 <= options.meters <= STREET_MAX:
         raise ConfigError(f"--meters is {options.meters}, expected 1 to {STREET_MAX}")
     dice = random.Random(options.seed)
-    eager = ("report_delay_s = 0", "report_spread_s = 20", "start_spread_s = 1")
+    eager = ("report_delay_s = 0", "report_spread_s = 20", "start_spread_s = 1", "catch_up_s = 0")
     for number in range(1, options.meters + 1):
         template = Template(
             address=options.headend,
@@ -166,6 +185,11 @@ def _street_init(options: argparse.Namespace) -> int:
             schedule=eager if options.eager else (),
         )
         print(provision(options.directory / f"meter-{number:04}", template).line)
+    print(
+        f"{options.meters} folders, each with a key and {CONFIG_FILE}, are in "
+        f"{options.directory.absolute()}. Give the lines above to `headend enrol`.",
+        file=sys.stderr,
+    )
     return 0
 
 

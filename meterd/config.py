@@ -38,7 +38,7 @@ class MeterSettings:
     """Its EUI-64, 16 hex digits."""
     key: Path = Path("meter-key.pem")
     """Its private key, mode 0600; `meterd init` makes one."""
-    storage: Path = Path("meter.sqlite")
+    storage: Path = Path("meter-data")
     """Where intervals, logs and the security session are kept."""
     standard_offset: str = "+00:00"
     """The fixed standard time that its days follow, all year."""
@@ -71,13 +71,13 @@ class MeterSettings:
 class HeadEndSettings:
     """The head-end to report to; `headend init` prints these lines."""
 
-    address: str
-    """HOST, HOST:PORT or [IPV6]:PORT; 5683 without a port."""
     public_key: str
     """The key that it must prove to own, 66 hex digits: nobody else is talked to."""
+    address: str | None = None
+    """HOST, HOST:PORT or [IPV6]:PORT; 5683 without a port. Absent: found by DNS-SD."""
 
     def __post_init__(self) -> None:
-        if not self.host_and_port[1]:
+        if self.host_and_port is not None and not self.host_and_port[1]:
             raise ConfigError(f"address is {self.address!r}, expected a port above 0")
         try:
             parse_public_key(self.public_key)
@@ -85,8 +85,10 @@ class HeadEndSettings:
             raise ConfigError(f"public_key: {error}") from None
 
     @property
-    def host_and_port(self) -> tuple[str, int]:
-        """The address taken apart."""
+    def host_and_port(self) -> tuple[str, int] | None:
+        """The address taken apart, if there is one."""
+        if self.address is None:
+            return None
         return parse_address(self.address, default_port=DEFAULT_PORT, what="address")
 
 
@@ -116,9 +118,11 @@ class ScheduleSettings:
     """It goes out at a random moment within so many seconds after that."""
     start_spread_s: float = 5.0
     """After a start the first handshake waits a random part of so many seconds."""
+    catch_up_s: float = 2.0
+    """Seconds, in the mean, between the reports of older days that are still owed."""
 
     def __post_init__(self) -> None:
-        for name in ("report_delay_s", "report_spread_s", "start_spread_s"):
+        for name in ("report_delay_s", "report_spread_s", "start_spread_s", "catch_up_s"):
             if not 0 <= getattr(self, name) <= 86_400:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 to 86400 s")
 

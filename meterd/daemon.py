@@ -10,40 +10,45 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Final, assert_never
 
 import structlog
 
 from amistack import settings as toml
-from amistack.errors import AmiError, ConfigError
+from amistack.errors import AmiError, ConfigError, LinkError
 from amistack.identifiers import format_eui64
 from amistack.keystore import load_key
 from amistack.links import UdpLink
 from amistack.links.capture import open_capture
+from amistack.links.discovery import DnsSd
 from amistack.links.host import Host, observed
 from amistack.machine import Peer
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import (
     encode_public_key,
     head_end_credential,
+    head_end_kid,
     meter_credential,
     parse_public_key,
 )
 from meterd.agent import (
     Agent,
     AgentEvent,
+    HeadEndWanted,
     Hindered,
     ReadAnswered,
     Registered,
     Reported,
     Schedule,
     Secured,
+    StorageDamaged,
     StorageFailed,
 )
 from meterd.clock import MeterClock
 from meterd.config import Settings
+from meterd.finding import Finding
 from meterd.recorder import Recorder
 from meterd.storage import Storage
 
@@ -60,6 +65,9 @@ class Meter:
         self._storage = storage
         self._host = host
         self._link: UdpLink[AgentEvent] | None = None
+        # Only where nobody wrote an address down.
+        self._finding = Finding() if settings.headend.address is None else None
+        self._search: asyncio.Task[None] | None = None
         self._log = LOG.bind(meter=format_eui64(settings.meter.eui64))
 
     @classmethod
@@ -69,8 +77,12 @@ class Meter:
         meter = settings.meter.eui64
         key = load_key(settings.meter.key)
         own = meter_credential(meter, encode_public_key(key.public_key()))
-        is_ipv6 = ":" in settings.link.host_and_port[0]
-        peer = await _resolve(*settings.headend.host_and_port, is_ipv6=is_ipv6)
+        peer = None
+        if settings.headend.host_and_port is None:
+            host.discovery.require()
+        else:
+            is_ipv6 = ":" in settings.link.host_and_port[0]
+            peer = await _resolve(*settings.headend.host_and_port, is_ipv6=is_ipv6)
         storage = Storage.open(settings.meter.storage)
         try:
             agent = _agent(settings, AuthenticationKey(key, own), peer, storage, host)
@@ -94,6 +106,8 @@ class Meter:
 
     def abandon(self) -> None:
         """Stop as a kill would: at once, without a word."""
+        if self._search is not None:
+            self._search.cancel()
         if self._link is not None:
             self._link.close()
         self._storage.close()
@@ -101,25 +115,73 @@ class Meter:
     def _on_event(self, event: AgentEvent) -> None:
         match event:
             case Secured():
+                self._prove()
                 self._log.info("session opened")
             case Registered():
+                self._prove()
                 self._log.info("registered")
             case Reported(day, verdicts):
+                self._prove()
                 self._log.info("report acknowledged", day=day, verdicts=list(verdicts))
             case ReadAnswered(identifier):
                 self._log.info("read answered", read=identifier.hex())
-            case Hindered(stage, reason, retry_s):
+            case Hindered(stage, reason, retry_s, may_be_elsewhere):
+                if may_be_elsewhere and self._finding is not None and self._finding.fail():
+                    self.agent.forget_head_end_peer()
                 self._log.warning(
                     "hindered", stage=stage.value, reason=reason, retry_s=round(retry_s, 1)
                 )
+            case HeadEndWanted():
+                self._find()
             case StorageFailed(reason, retry_s):
                 self._log.error("storage failed", reason=reason, retry_s=retry_s)
+            case StorageDamaged(lost_octets):
+                self._log.error("storage damaged", lost_octets=lost_octets)
             case _:
                 assert_never(event)
 
+    # Where the head-end is, if nobody wrote it down
+
+    def _prove(self) -> None:
+        if self._finding is not None:
+            self._finding.prove()
+
+    def _find(self) -> None:
+        """Try the next address that was found, or search."""
+        assert self._finding is not None, "an address that was written down is never forgotten"
+        if not self._try_next(self._finding) and self._search is None:
+            self._search = asyncio.create_task(self._search_for(self._finding))
+
+    async def _search_for(self, finding: Finding) -> None:
+        assert self._link is not None, "it is wanted by a link's machine"
+        kid = head_end_kid(parse_public_key(self.settings.headend.public_key)).hex()
+        reason = "no head-end with this key is announced"
+        found: Sequence[Peer] = ()
+        self._log.info("searching for the head-end", kid=kid)
+        try:
+            found = await self._host.discovery.find(kid, host=self._link.address[0])
+        except LinkError as error:
+            reason = str(error)
+        finally:
+            self._search = None
+        finding.take(found)
+        if not self._try_next(finding):
+            self.agent.miss_head_end(reason, now=self._link.now())
+        self._link.settle()
+
+    def _try_next(self, finding: Finding) -> bool:
+        """Whether there is an address to try."""
+        assert self._link is not None, "it is wanted by a link's machine"
+        peer = finding.next()
+        if peer is None:
+            return False
+        self._log.info("trying a head-end", address=str(peer))
+        self.agent.set_head_end_peer(peer, now=self._link.now())
+        return True
+
 
 def _agent(
-    settings: Settings, key: AuthenticationKey, peer: Peer, storage: Storage, host: Host
+    settings: Settings, key: AuthenticationKey, peer: Peer | None, storage: Storage, host: Host
 ) -> Agent:
     meter = settings.meter.eui64
     offset_min = settings.meter.standard_offset_min
@@ -146,7 +208,10 @@ def _agent(
         # was opened, which may have read a long file.
         clock=MeterClock(utc=host.wall(), now=host.monotonic()),
         schedule=Schedule(
-            schedule.report_delay_s, schedule.report_spread_s, schedule.start_spread_s
+            schedule.report_delay_s,
+            schedule.report_spread_s,
+            schedule.start_spread_s,
+            schedule.catch_up_s,
         ),
         offset_min=offset_min,
         entropy=host.entropy,
@@ -175,7 +240,8 @@ async def run(files: list[Path], *, capture: Path | None = None) -> None:
         loop.add_signal_handler(number, stopping.set)
     meters: list[Meter] = []
     kept = None if capture is None else open_capture(capture)
-    host = Host(open_link=observed(None if kept is None else kept.observe))
+    discovery = DnsSd()
+    host = Host(open_link=observed(None if kept is None else kept.observe), discovery=discovery)
     try:
         for file in files:
             settings = load_settings(file)
@@ -191,6 +257,7 @@ async def run(files: list[Path], *, capture: Path | None = None) -> None:
     finally:
         for meter in meters:
             meter.stop()
+        await discovery.close()
         if kept is not None:
             kept.close()
 

@@ -10,9 +10,12 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from amistack.errors import StoreUnusable
+
+LOCK: Final = "lock"
+"""The file by which a process holds a folder; it stays empty."""
 
 
 class Appendable(Protocol):
@@ -86,30 +89,16 @@ class RealFiles:
     Raises StoreUnusable, one line, when it cannot be made or another process holds it.
     """
 
-    LOCK = "lock"
-
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
             _make_folder(folder)
-            self._lock = os.open(folder / self.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise StoreUnusable(
-                f"{folder} cannot be used: {error.strerror or error}; check its rights, "
-                "or name another folder as storage"
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise StoreUnusable(
-                    f"{folder} is in use by another meterd: stop that one first"
-                ) from error
-            raise StoreUnusable(f"{folder} cannot be locked: {error.strerror}") from error
+            raise _unusable(folder, error) from error
+        self._lock = _lock(folder, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
 
     def names(self) -> list[str]:
-        return [entry.name for entry in self._folder.iterdir() if entry.name != self.LOCK]
+        return [entry.name for entry in self._folder.iterdir() if entry.name != LOCK]
 
     def read(self, name: str, size_max: int) -> bytes:
         with (self._folder / name).open("rb") as file:
@@ -143,6 +132,67 @@ class RealFiles:
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
+
+
+class _Nowhere:
+    """A file that takes everything and keeps nothing."""
+
+    def append(self, octets: bytes) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class FrozenFiles(RealFiles):
+    """A folder on disk to look into, while no process works in it: whatever is written vanishes.
+
+    Raises StoreUnusable, one line, when a process holds it, or never did.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = _lock(folder, os.O_RDONLY, fcntl.LOCK_SH)
+
+    def create(self, name: str) -> Appendable:  # noqa: ARG002
+        return _Nowhere()
+
+    def open_at(self, name: str, size: int) -> Appendable:  # noqa: ARG002
+        return _Nowhere()
+
+    def rename(self, old: str, new: str) -> None:
+        pass
+
+    def remove(self, name: str) -> None:
+        pass
+
+
+def _lock(folder: Path, flags: int, kind: int) -> int:
+    """Hold a folder as long as the descriptor is open. Raises StoreUnusable."""
+    try:
+        lock = os.open(folder / LOCK, flags, 0o600)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise StoreUnusable(
+                f"{folder} is in use by another meterd: stop that one first"
+            ) from error
+        raise StoreUnusable(f"{folder} cannot be locked: {error.strerror}") from error
+    return lock
+
+
+def _unusable(folder: Path, error: OSError) -> StoreUnusable:
+    return StoreUnusable(
+        f"{folder} cannot be used: {error.strerror or error}; check its rights, "
+        "or name another folder as storage"
+    )
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """The keys of a meter's session in the form that Wireshark takes, to read a capture with.
 
 Raises  ConfigError where there is no session yet; StoreUnusable while the meter runs
-Never   changes anything in the storage
+Never   changes anything in the storage, whoever runs it
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def wireshark_lines(path: Path) -> list[str]:
     """
     if not path.exists():
         raise ConfigError(f"{path} is missing: the meter has not run yet and has no session")
-    storage = Storage.open(path)
+    storage = Storage.look(path)
     try:
         session = storage.session()
     finally:

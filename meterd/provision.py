@@ -101,6 +101,8 @@ def _config(meter: Eui64, template: Template) -> str:
     headend = []
     if not (template.address and template.public_key):
         headend.append("# `headend init` prints the two lines that belong here:")
+    if template.public_key and not template.address:
+        headend[:] = ["# Without an address it is found by DNS-SD, if it announces itself."]
     headend.append(
         f'address = "{template.address}"' if template.address else '# address = "HOST:5683"'
     )

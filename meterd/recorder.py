@@ -218,6 +218,22 @@ class Recorder:
         """Days whose reports are not acknowledged, newest first."""
         return self._storage.owed_days()
 
+    def owe_again(self, first_day: int, last_day: int) -> int:
+        """Owe the reports of those days, both included, as far as they are kept; how many."""
+        until = self.recorded_until
+        if until is None:
+            return 0
+        newest = self.day_of(until) - 1
+        kept = [
+            day
+            for day in range(max(first_day, newest - RETENTION_DAYS), min(last_day, newest) + 1)
+            if self._storage.channel_days(day)
+        ]
+        with self._storage.together():
+            for day in kept:
+                self._storage.owe(day)
+        return len(kept)
+
     def settle(self, day: int, entries: Sequence[LogEntry]) -> None:
         """A day's report with those entries is acknowledged: it is not sent again."""
         with self._storage.together():
@@ -233,9 +249,12 @@ class Recorder:
         detail: str | None = None,
         *,
         is_time_doubtful: bool = False,
+        skipped: int = 0,
     ) -> LogEntry:
-        """Log an event at `utc`."""
-        return self._storage.keep_entry(int(utc), event, detail, is_time_doubtful=is_time_doubtful)
+        """Log an event at `utc`, `skipped` sequence numbers further than usual."""
+        return self._storage.keep_entry(
+            int(utc), event, detail, is_time_doubtful=is_time_doubtful, skipped=skipped
+        )
 
     def entries_due(self, day: int) -> list[LogEntry]:
         """What the report of a day carries of the log: what is not acknowledged up to its end.
@@ -263,5 +282,5 @@ class Recorder:
         elif kept != described:
             raise ConfigError(
                 f"the storage was recorded with other channels ({kept}; now {described}): "
-                "name a new storage file, or go back to the old metrology settings"
+                "name a new storage folder, or go back to the old metrology settings"
             )

@@ -1,49 +1,52 @@
-"""What a meter keeps through a restart: one SQLite file, every commit flushed to disk.
+"""What a meter keeps through a restart, as typed tables of a journal.
 
-Raises  StoreUnusable, one line that says what to do, when the file cannot be opened; StoreError
-        when a write or read fails later
+Raises  StoreUnusable, one line that says what to do, when the folder cannot be used; StoreError
+        when a write fails later: then nothing of it counts
 Limit   ENTRY_COUNT_MAX log entries; else the recorder's: what is beyond its retention is dropped
+Never   goes on with a session when anything that was written may be missing: its numbers may be
+        used already
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final
 
-from amistack.errors import StoreError, StoreUnusable
+from amistack.errors import ModelError, StoreUnusable
 from amistack.model import EndDeviceEventType, LogEntry
-
-APPLICATION_ID: Final = 0x414D494D
-"""`AMIM`: how a file is known to be a meter's storage."""
-SCHEMA_VERSION: Final = 1
+from meterd.files import Files, FrozenFiles, RealFiles
+from meterd.journal import Change, Journal, Key, Value
 
 ENTRY_COUNT_MAX: Final = 10_000
 """Log entries kept: more than 200 a day for as long as days are kept."""
 
-_SCHEMA: Final = """
-CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE channel_day (
-  day INTEGER NOT NULL, channel INTEGER NOT NULL, opening INTEGER NOT NULL,
-  advance INTEGER NOT NULL, count INTEGER NOT NULL, packed BLOB NOT NULL, missing BLOB NOT NULL,
-  PRIMARY KEY (day, channel)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE owed (day INTEGER PRIMARY KEY) STRICT;
-CREATE TABLE log (
-  sequence INTEGER PRIMARY KEY, at INTEGER NOT NULL, event TEXT NOT NULL, detail TEXT,
-  is_time_doubtful INTEGER NOT NULL, is_acknowledged INTEGER NOT NULL
-) STRICT;
-CREATE INDEX log_unacknowledged ON log (at) WHERE NOT is_acknowledged;
-CREATE TABLE session (
-  one INTEGER PRIMARY KEY CHECK (one = 1), head_end BLOB NOT NULL, recipient_id BLOB NOT NULL,
-  sender_id BLOB NOT NULL, master_secret BLOB NOT NULL, master_salt BLOB NOT NULL,
-  reserved_until INTEGER NOT NULL, window_base INTEGER NOT NULL, window_bitmap BLOB NOT NULL
-) STRICT;
-"""
+NOTE: Final = "note"
+DAY: Final = "day"
+OWED: Final = "owed"
+LOG: Final = "log"
+SESSION: Final = "session"
+THE_ONE: Final = 1
+
+LOST: Final = "octets lost"
+
+_Kind = type | tuple[type, ...]
+_KINDS: Final[Mapping[str, tuple[_Kind, _Kind]]] = {
+    NOTE: (str, str),
+    DAY: (tuple, Sequence),
+    OWED: (int, bool),
+    LOG: (int, Sequence),
+    SESSION: (int, Sequence),
+}
+"""Of what kind a table's keys and values are."""
+_COLUMNS: Final[Mapping[str, tuple[_Kind, ...]]] = {
+    DAY: (int, int, int, bytes, bytes),  # opening, advance, count, packed, missing
+    LOG: (int, str, (str, NoneType), bool, bool),  # at, event, detail, is doubtful, is settled
+    SESSION: (bytes, bytes, bytes, bytes, bytes, int, int, int),  # as SavedSession
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,236 +79,297 @@ class SavedSession:
 
 
 class Storage:
-    """The file. Every method that changes it has flushed the change when it returns."""
+    """The tables. Every method that changes them has made the change durable when it returns."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._is_in_transaction = False
+    def __init__(self, journal: Journal) -> None:
+        """Raises StoreUnusable when the journal is not one of a meter's storage."""
+        _check(journal)
+        self._journal = journal
+        self._staged: dict[tuple[str, Key], Value] | None = None
+        self._next_sequence = max((key for key, _ in self._items(LOG)), default=-1) + 1
 
     @classmethod
-    def open(cls, path: Path) -> Storage:
-        """The storage in the file at `path`, made if it is not there. Raises StoreUnusable."""
-        connection: sqlite3.Connection | None = None
-        try:
-            _make_private(path)
-            connection = sqlite3.connect(path, isolation_level=None, timeout=0)
-            _prepare(connection, path)
-        except sqlite3.Error as error:
-            if connection is not None:
-                connection.close()
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-                raise StoreUnusable(
-                    f"{path} is in use by another meterd: stop that one first"
-                ) from error
-            raise StoreUnusable(
-                f"{path} cannot be used: {error}; check its folder and rights, "
-                "or move it away to start anew"
-            ) from error
-        except StoreUnusable:
-            if connection is not None:
-                connection.close()
-            raise
-        return cls(connection)
+    def open(cls, folder: Path) -> Storage:
+        """The storage in `folder`, made if it is not there. Raises StoreUnusable."""
+        files = RealFiles(folder)
+        with _named(folder):
+            return cls.on(files)
+
+    @classmethod
+    def on(cls, files: Files) -> Storage:
+        """The storage in those files. Raises StoreUnusable; then they are closed."""
+        return cls(Journal(files, amend=_distrust))
+
+    @classmethod
+    def look(cls, folder: Path) -> Storage:
+        """The storage in `folder` as it is: whatever is changed is not kept. Raises StoreUnusable.
+
+        Here a session may be one that no meter may go on with.
+        """
+        files = FrozenFiles(folder)
+        with _named(folder):
+            return cls(Journal(files))
 
     def close(self) -> None:
-        """Give the file back."""
-        self._connection.close()
+        """Give the files back."""
+        self._journal.close()
+
+    @property
+    def journal(self) -> Journal:
+        """What is underneath, for its counters."""
+        return self._journal
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Everything written inside becomes durable at once, or not at all."""
-        if self._is_in_transaction:
+        if self._staged is not None:
             yield
             return
-        self._run("BEGIN IMMEDIATE")
-        self._is_in_transaction = True
+        self._staged = {}
+        next_sequence = self._next_sequence
         try:
-            yield
-            self._run("COMMIT")
+            try:
+                yield
+                changes = [(table, key, value) for (table, key), value in self._staged.items()]
+            finally:
+                self._staged = None
+            self._journal.transact(changes)
         except BaseException:
-            # A COMMIT that failed may leave the transaction open; in it nothing is ever durable.
-            with contextlib.suppress(sqlite3.Error):
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+            self._next_sequence = next_sequence
             raise
-        finally:
-            self._is_in_transaction = False
+
+    # Damage
+
+    @property
+    def lost_octets(self) -> int:
+        """Octets that no start could read, until `settle_loss`; what was behind them is lost."""
+        return int(self.note(LOST) or 0)
+
+    def settle_loss(self) -> None:
+        """The loss is known."""
+        self._put((NOTE, LOST, None))
 
     # Notes
 
     def note(self, name: str) -> str | None:
         """A small fact kept by name."""
-        rows = self._run("SELECT value FROM note WHERE name = ?", name)
-        return rows[0][0] if rows else None
+        value: str | None = self._get(NOTE, name)
+        return value
 
     def keep_note(self, name: str, value: str) -> None:
         """Keep a small fact by name."""
-        self._run("INSERT OR REPLACE INTO note VALUES (?, ?)", name, value)
+        self._put((NOTE, name, value))
 
     # Recorded days
 
     def channel_days(self, day: int) -> list[ChannelDay]:
         """What is recorded of a day, by channel."""
-        rows = self._run(
-            "SELECT day, channel, opening, advance, count, packed, missing FROM channel_day "
-            "WHERE day = ? ORDER BY channel",
-            day,
-        )
-        return [_channel_day(row) for row in rows]
+        return [
+            _channel_day(day, channel, row)
+            for (one, channel), row in sorted(self._items(DAY))
+            if one == day
+        ]
 
     def keep_channel_days(self, days: Sequence[ChannelDay]) -> None:
         """Keep days, in place of what was recorded of them before."""
-        for one in days:
-            missing = one.missing.to_bytes((one.missing.bit_length() + 7) // 8, "little")
-            self._run(
-                "INSERT OR REPLACE INTO channel_day VALUES (?, ?, ?, ?, ?, ?, ?)",
-                *(one.day, one.channel, one.opening, one.advance, one.count, one.packed, missing),
+        self._put(
+            *(
+                (
+                    DAY,
+                    (one.day, one.channel),
+                    [
+                        one.opening,
+                        one.advance,
+                        one.count,
+                        one.packed,
+                        one.missing.to_bytes((one.missing.bit_length() + 7) // 8, "little"),
+                    ],
+                )
+                for one in days
             )
+        )
 
     def drop_days_before(self, day: int) -> None:
         """Forget days that are too old, and that their reports are owed."""
-        self._run("DELETE FROM channel_day WHERE day < ?", day)
-        self._run("DELETE FROM owed WHERE day < ?", day)
+        self._put(
+            *((DAY, key, None) for key, _ in self._items(DAY) if key[0] < day),
+            *((OWED, one, None) for one, _ in self._items(OWED) if one < day),
+        )
 
     # Reports
 
     def owe(self, day: int) -> None:
         """A day is complete: its report is owed."""
-        self._run("INSERT OR IGNORE INTO owed VALUES (?)", day)
+        self._put((OWED, day, True))
 
     def owed_days(self) -> list[int]:
         """Days whose reports are not acknowledged, newest first."""
-        return [row[0] for row in self._run("SELECT day FROM owed ORDER BY day DESC")]
+        return sorted((day for day, _ in self._items(OWED)), reverse=True)
 
     def settle_day(self, day: int) -> None:
         """A day's report is acknowledged."""
-        self._run("DELETE FROM owed WHERE day = ?", day)
+        self._put((OWED, day, None))
 
     # Log
 
     def keep_entry(
-        self, at: int, event: EndDeviceEventType, detail: str | None, *, is_time_doubtful: bool
+        self,
+        at: int,
+        event: EndDeviceEventType,
+        detail: str | None,
+        *,
+        is_time_doubtful: bool,
+        skipped: int = 0,
     ) -> LogEntry:
-        """Append to the log; the entry gets the next sequence number."""
-        ((sequence,),) = self._run("SELECT coalesce(max(sequence) + 1, 0) FROM log")
+        """Append to the log; the entry gets the next sequence number, behind `skipped` others."""
+        sequence = self._next_sequence + skipped
         entry = LogEntry(sequence, at, event, detail, is_time_doubtful)
-        self._run(
-            "INSERT INTO log VALUES (?, ?, ?, ?, ?, 0)",
-            *(entry.sequence, at, str(event), detail, int(is_time_doubtful)),
-        )
+        self._put((LOG, sequence, [at, str(event), detail, is_time_doubtful, False]))
+        self._next_sequence = sequence + 1
         return entry
 
     def entries(self, first_s: int, end_s: int, *, limit: int) -> list[LogEntry]:
         """Entries from `first_s` on, before `end_s`, that are not acknowledged; oldest first."""
-        rows = self._run(
-            "SELECT sequence, at, event, detail, is_time_doubtful FROM log "
-            "WHERE NOT is_acknowledged AND at >= ? AND at < ? ORDER BY sequence LIMIT ?",
-            *(first_s, end_s, limit),
+        found = sorted(
+            (sequence, row)
+            for sequence, row in self._items(LOG)
+            if not row[4] and first_s <= row[0] < end_s
         )
-        return [
-            LogEntry(sequence, at, EndDeviceEventType.parse(event), detail, bool(doubtful))
-            for sequence, at, event, detail, doubtful in rows
-        ]
+        return [_entry(sequence, row) for sequence, row in found[:limit]]
 
     def settle_entries(self, sequences: Sequence[int]) -> None:
         """Entries are acknowledged."""
-        for sequence in sequences:
-            self._run("UPDATE log SET is_acknowledged = 1 WHERE sequence = ?", sequence)
+        self._put(
+            *(
+                (LOG, sequence, [*row[:4], True])
+                for sequence in sequences
+                if (row := self._get(LOG, sequence)) is not None
+            )
+        )
 
     def drop_entries_before(self, at: int) -> None:
         """Forget entries that are too old or too many; the newest stays: it holds the numbering."""
-        self._run("DELETE FROM log WHERE at < ? AND sequence < (SELECT max(sequence) FROM log)", at)
-        self._run(
-            "DELETE FROM log WHERE sequence <= (SELECT max(sequence) FROM log) - ?", ENTRY_COUNT_MAX
+        newest = self._next_sequence - 1
+        self._put(
+            *(
+                (LOG, sequence, None)
+                for sequence, row in self._items(LOG)
+                if (row[0] < at and sequence < newest) or sequence <= newest - ENTRY_COUNT_MAX
+            )
         )
 
     # Security session
 
     def session(self) -> SavedSession | None:
         """The session in use, or None."""
-        rows = self._run("SELECT * FROM session")
-        if not rows:
+        row = self._get(SESSION, THE_ONE)
+        if row is None:
             return None
-        row = rows[0]
-        fields = (*row[1:7], (row[7], int.from_bytes(row[8], "big")))
+        fields = (*row[:6], (row[6], row[7]))
         return SavedSession(*fields)
 
     def keep_session(self, session: SavedSession) -> None:
         """Keep a new session in place of the old."""
-        base, bitmap = session.window
-        self._run(
-            "INSERT OR REPLACE INTO session VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+        self._put_session(
             session.head_end,
             session.recipient_id,
             session.sender_id,
             session.master_secret,
             session.master_salt,
             session.reserved_until,
-            base,
-            bitmap.to_bytes(8, "big"),
+            *session.window,
         )
 
     def reserve_numbers(self, recipient_id: bytes, until: int) -> None:
         """Sender sequence numbers below `until` may be used from now on, and never again after."""
-        self._run(
-            "UPDATE session SET reserved_until = max(reserved_until, ?) WHERE recipient_id = ?",
-            *(until, recipient_id),
-        )
+        row = self._session_row(recipient_id)
+        if row is not None:
+            self._put_session(*row[:5], max(row[5], until), *row[6:])
 
     def keep_window(self, recipient_id: bytes, window: tuple[int, int]) -> None:
         """The replay window has taken a number."""
-        base, bitmap = window
-        self._run(
-            "UPDATE session SET window_base = ?, window_bitmap = ? WHERE recipient_id = ?",
-            *(base, bitmap.to_bytes(8, "big"), recipient_id),
-        )
+        row = self._session_row(recipient_id)
+        if row is not None:
+            self._put_session(*row[:6], *window)
 
-    def _run(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
-        try:
-            # All rows at once: a disk may fail at any of them.
-            return self._connection.execute(sql, arguments).fetchall()
-        except sqlite3.Error as error:
-            raise StoreError(f"the meter's storage failed: {error}") from error
+    def _session_row(self, recipient_id: bytes) -> Sequence[Value] | None:
+        """The session's row, if the session is still that one."""
+        row: Sequence[Value] | None = self._get(SESSION, THE_ONE)
+        return row if row is not None and row[1] == recipient_id else None
+
+    def _put_session(self, *row: Value) -> None:
+        self._put((SESSION, THE_ONE, list(row)))
+
+    # The journal, and what is staged above it
+
+    def _get(self, table: str, key: Key) -> Value:
+        if self._staged is not None and (table, key) in self._staged:
+            return self._staged[(table, key)]
+        return self._journal.get(table, key)
+
+    def _items(self, table: str) -> list[tuple[Any, Value]]:
+        if not self._staged:
+            return list(self._journal.table(table).items())
+        rows = dict(self._journal.table(table))
+        for (of, key), value in self._staged.items():
+            if of == table:
+                rows[key] = value
+        return [(key, value) for key, value in rows.items() if value is not None]
+
+    def _put(self, *changes: Change) -> None:
+        if self._staged is None:
+            self._journal.transact(changes)
+        else:
+            for table, key, value in changes:
+                self._staged[(table, key)] = value
 
 
-def _channel_day(row: tuple[Any, ...]) -> ChannelDay:
-    fields = (*row[:6], int.from_bytes(row[6], "little"))
-    return ChannelDay(*fields)
+def _distrust(journal: Journal) -> Sequence[Change]:
+    """What follows from octets that no start can read."""
+    lost = int(journal.get(NOTE, LOST) or 0) + journal.dropped_octets
+    return [(NOTE, LOST, str(lost)), (SESSION, THE_ONE, None)]
 
 
-def _make_private(path: Path) -> None:
-    """Make the file for its owner alone: it holds the keys of a session. Raises StoreUnusable."""
+def _channel_day(day: int, channel: int, row: Value) -> ChannelDay:
+    opening, advance, count, packed, missing = row
+    return ChannelDay(
+        day, channel, opening, advance, count, packed, int.from_bytes(missing, "little")
+    )
+
+
+def _entry(sequence: Any, row: Value) -> LogEntry:
+    at, event, detail, is_time_doubtful, _ = row
+    return LogEntry(sequence, at, EndDeviceEventType.parse(event), detail, is_time_doubtful)
+
+
+def _check(journal: Journal) -> None:
+    """Refuse tables that are whole but no storage's, and close their journal."""
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise StoreUnusable(f"{path} cannot be made: {error.strerror or error}") from error
+        for table, (key_kind, value_kind) in _KINDS.items():
+            columns = _COLUMNS.get(table)
+            for key, value in journal.table(table).items():
+                if not isinstance(key, key_kind) or not isinstance(value, value_kind):
+                    raise ValueError(f"{table} {key}")
+                if columns is not None and not _is_row(value, columns):
+                    raise ValueError(f"{table} {key}")
+                if table == LOG:
+                    _entry(key, value)
+        int(journal.get(NOTE, LOST) or 0)
+    except (ModelError, ValueError) as error:
+        journal.close()
+        raise StoreUnusable(
+            f"the meter's storage holds what no meterd writes ({error}); move it away to start anew"
+        ) from error
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    # Held by one process alone: two with one identity would use the same nonces.
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("COMMIT")
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (table_count,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if table_count and application_id != APPLICATION_ID:
-        raise StoreUnusable(
-            f"{path} is a database of another program; name another file as storage"
-        )
-    if version > SCHEMA_VERSION:
-        raise StoreUnusable(
-            f"{path} was made by a newer meterd (schema {version}, this one knows "
-            f"{SCHEMA_VERSION}); run that one"
-        )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    # A street keeps many of these open: 256 KiB of cache each is plenty for one meter.
-    connection.execute("PRAGMA cache_size = -256")
-    if not table_count:
-        connection.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
-            f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        )
+def _is_row(row: Value, columns: Sequence[_Kind]) -> bool:
+    return len(row) == len(columns) and all(map(isinstance, row, columns))
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Say which folder it is that cannot be used."""
+    try:
+        yield
+    except StoreUnusable as error:
+        raise StoreUnusable(f"{folder}: {error}") from error

@@ -1,4 +1,4 @@
-"""What every test has: profiles of hypothesis, and loops for asynchronous tests."""
+"""What every test has: profiles of hypothesis, loops, and a mark for tests that take long."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "both_loops: run this asynchronous test on asyncio's loop and on uvloop's"
     )
+    config.addinivalue_line(
+        "markers", "soak: takes minutes or hours; runs with AMISTACK_SOAK=1 alone (`make soak`)"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long ones where nobody asked for them."""
+    if os.environ.get("AMISTACK_SOAK") == "1":
+        return
+    left_out = [item for item in items if item.get_closest_marker("soak") is not None]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.get_closest_marker("soak") is None]
 
 
 def pytest_asyncio_loop_factories(

@@ -1,4 +1,4 @@
-"""What a program takes from the machine it runs on: time, chance, sockets.
+"""What a program takes from the machine it runs on: time, chance, sockets, neighbours.
 
 A program gets one of these at its start and takes all of it from there, so that a simulated world
 can be put in its place.
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from amistack.links.discovery import Discovery, DnsSd
 from amistack.links.udp import Observer, UdpLink, open_udp
 from amistack.machine import DatagramMachine
 
@@ -54,7 +55,8 @@ def observed(observer: Observer | None, *, wall: Callable[[], float] = time.time
 class Host:
     """`wall`: UTC in seconds. `entropy`: secret random octets. `dice`: chance that need not be.
 
-    `monotonic` counts as the event loop's own clock does.
+    `monotonic` counts as the event loop's own clock does. `discovery` is only asked by a program
+    that was not told where its head-end is.
     """
 
     wall: Callable[[], float] = time.time
@@ -62,3 +64,4 @@ class Host:
     entropy: Callable[[int], bytes] = os.urandom
     dice: random.Random = field(default_factory=lambda: random.Random(os.urandom(16)))
     open_link: OpenLink = open_udp
+    discovery: Discovery = field(default_factory=DnsSd)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amistack.model.clock import ClockReading, ClockState
 from amistack.model.events import EndDeviceEventType, LogEntry
-from amistack.model.on_demand import ReadAnswer, ReadParts, ReadRequest
+from amistack.model.on_demand import ReadAnswer, ReadParts, ReadRequest, ReportRequest
 from amistack.model.packing import pack, unpack
 from amistack.model.quality import Quality, QualityRun, expand, runs_of
 from amistack.model.reading_type import (
@@ -55,6 +55,7 @@ __all__ = [
     "RegistrationAcknowledgement",
     "RegistrationReason",
     "ReportAcknowledgement",
+    "ReportRequest",
     "TimeAnswer",
     "Verdict",
     "expand",

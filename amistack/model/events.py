@@ -59,6 +59,7 @@ CLOCK_FAILED: Final = EndDeviceEventType(3, 36, 0, 79)  # Clock, n/a, Error
 CONFIGURATION_CHANGED: Final = EndDeviceEventType(3, 7, 0, 24)  # Configuration, n/a, Changed
 REGISTERED: Final = EndDeviceEventType(3, 1, 90, 58)  # Communication, Registration, Succeeded
 ACCESS_DENIED: Final = EndDeviceEventType(3, 12, 1, 38)  # Security, Access, NotAuthorized
+STORAGE_DAMAGED: Final = EndDeviceEventType(3, 18, 72, 79)  # Memory, NVRAM, Error
 LOG_ALMOST_FULL: Final = EndDeviceEventType(3, 17, 44, 283)  # Logs, EventLog, AlmostFull
 
 

@@ -124,6 +124,32 @@ class ReadAnswer:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ReportRequest:
+    """Asks a meter to send the reports of these days (once more), `last_day` included.
+
+    Days are counted as in a daily report. The meter sends those that it still has.
+    """
+
+    first_day: int
+    last_day: int
+
+    def __post_init__(self) -> None:
+        wire.integer(self.first_day, 0, wire.DAY_MAX, "first day")
+        wire.integer(self.last_day, self.first_day, wire.DAY_MAX, "last day")
+
+    def encode(self) -> bytes:
+        """The request's one encoding."""
+        return wire.dump([self.first_day, self.last_day])
+
+    @classmethod
+    def decode(cls, data: bytes) -> ReportRequest:
+        """The request that `data` is the encoding of."""
+        items = wire.array(wire.load(data), 2, 2, "report request")
+        first_day = wire.integer(items[0], 0, wire.DAY_MAX, "first day")
+        return cls(first_day, wire.integer(items[1], first_day, wire.DAY_MAX, "last day"))
+
+
 def _register_from_tree(item: object) -> tuple[int, int]:
     channel, reading = wire.array(item, 2, 2, "register")
     return (

@@ -10,7 +10,7 @@ from typing import Final
 REGISTRATION: Final = "reg"
 """At the head-end: POST a registration."""
 REPORT: Final = "rep"
-"""At the head-end: POST a daily report."""
+"""At the head-end: POST a daily report. At the meter: POST a wish for reports of past days."""
 TIME: Final = "time"
 """At the head-end: GET the time."""
 READ: Final = "read"

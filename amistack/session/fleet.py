@@ -57,9 +57,14 @@ def meter_credential(meter: Eui64, public_key: bytes) -> Credential:
     return ccs_credential(meter, format_eui64(meter), decode_public_key(public_key))
 
 
+def head_end_kid(public_key: bytes) -> bytes:
+    """The kid of a head-end's credential from its compressed public key."""
+    return hashlib.sha256(public_key).digest()[:HEAD_END_KID_SIZE]
+
+
 def head_end_credential(public_key: bytes) -> Credential:
     """A head-end's credential from its compressed public key."""
-    kid = hashlib.sha256(public_key).digest()[:HEAD_END_KID_SIZE]
+    kid = head_end_kid(public_key)
     return ccs_credential(kid, f"head-end {kid.hex()}", decode_public_key(public_key))
 
 

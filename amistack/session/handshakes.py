@@ -179,6 +179,7 @@ class Desk:
         if len(self._half_open) >= HALF_OPEN_MAX:
             del self._half_open[next(iter(self._half_open))]
             self.evicted_count += 1
+            self.refused["half open, dropped for a newer one"] += 1
         self._half_open[c_r] = _HalfOpen(responder, now + HALF_OPEN_LIFETIME)
         return Message.response(
             Code.CHANGED, payload=message_2, content_format=CONTENT_FORMAT_EDHOC
@@ -290,12 +291,19 @@ class Approach:
             raise EdhocError("refused by the responder", f"code {response.code:#04x}")
         error = ErrorMessage.decode(response.payload)
         if error.code != ErrorCode.WRONG_SUITE or self._has_negotiated:
-            raise EdhocError("refused by the responder", str(error))
+            raise EdhocError("refused by the responder", _told(error))
         # The list is not authentic yet, but EDHOC makes a downgrade fail later (RFC 9528 6.3.1).
         self._has_negotiated = True
         assert isinstance(error.info, tuple)
         self._initiator = self._begin(suites_after_refusal(self._suites, error.info))
         return self.first_message()
+
+
+def _told(error: ErrorMessage) -> str:
+    """A refusal for people. Nothing proves who sent it, so its text is quoted."""
+    if error.code == ErrorCode.UNKNOWN_CREDENTIAL:
+        return "it does not know our credential (error 3)"
+    return f"error {error.code}, {error.info!r}"
 
 
 def _edhoc_request(c_r: bytes | None, octets: bytes) -> Message:

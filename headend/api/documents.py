@@ -15,8 +15,10 @@ from amistack.identifiers import format_eui64
 from amistack.model import RegistrationReason
 from headend.domain.meters import ChannelRecord, RegistrationRecord
 from headend.domain.readings import LogRecord, OnDemandRead
+from headend.domain.spread import Spread
 from headend.mdm.days import format_day
 from headend.mdm.readings import ChannelDay, ReadNow
+from headend.southbound.ledger import Tally
 from headend.status import Status
 from headend.store.interface import MeterOverview
 
@@ -48,8 +50,44 @@ class CountsDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class UplinkDocument:
+    """The uplinks of one kind since the start; `pending` as of now.
+
+    `difference` is received - stored - answered - refused - pending: 0, or uplinks are lost.
+    """
+
+    received: int
+    stored: int
+    answered: int
+    refused: int
+    pending: int
+    difference: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadDocument:
+    """How a figure spreads: `counts` for each range up to a bound, and above the last; its sum."""
+
+    bounds: tuple[Number, ...]
+    counts: tuple[int, ...]
+    total: Number
+
+
+@dataclass(frozen=True, slots=True)
+class CommitsDocument:
+    """The store's groups of writes since the start; `failed` ones were rolled back."""
+
+    group_sizes: SpreadDocument
+    seconds: SpreadDocument
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class StatusDocument:
-    """How the head-end is. All that is counted by name is since `started_at`."""
+    """How the head-end is. All that is counted by name is since `started_at`.
+
+    `reconciles`: every uplink that came is stored, answered, refused or pending.
+    """
 
     version: str
     started_at: str
@@ -61,6 +99,18 @@ class StatusDocument:
     refused: Mapping[str, int]
     flagged: Mapping[str, int]
     quarantined: Mapping[str, int]
+    reconciles: bool
+    uplinks: Mapping[str, UplinkDocument]
+    refused_uplinks: Mapping[str, Mapping[str, int]]
+    oldest_pending_s: Number
+    sessions: int
+    records: Mapping[str, Mapping[str, int]]
+    reads: Mapping[str, int]
+    recalls: Mapping[str, int]
+    recalls_waiting: int
+    commits: CommitsDocument
+    link: Mapping[str, int]
+    capture: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +306,13 @@ def instant(utc_s: float) -> str:
 
 def status_document(status: Status) -> StatusDocument:
     """How the head-end is."""
-    counts = status.counts
+    counts, measures = status.counts, status.measures
+    about, commits = measures.about, measures.commits
     return StatusDocument(
-        status.about.version,
-        instant(status.about.started_at),
+        about.version,
+        instant(about.started_at),
         instant(status.at),
-        status.about.listen,
+        about.listen,
         CountsDocument(
             counts.meters,
             counts.secured,
@@ -274,12 +325,46 @@ def status_document(status: Status) -> StatusDocument:
             counts.reads_asked,
             counts.reads_answered,
         ),
-        {name: QueueDocument(*queue) for name, queue in status.queues.items()},
-        status.counters,
-        status.refused,
-        status.flagged,
-        status.quarantined,
+        {name: QueueDocument(*queue) for name, queue in measures.queues.items()},
+        measures.counters,
+        measures.refused,
+        measures.flagged,
+        measures.quarantined,
+        measures.reconciles,
+        {kind: _uplinks(tally) for kind, tally in measures.uplinks.items()},
+        _nested(measures.refused_uplinks),
+        measures.oldest_pending_s,
+        measures.session_count,
+        _nested(measures.records),
+        measures.reads,
+        measures.recalls,
+        measures.recalls_waiting,
+        CommitsDocument(_spread(commits.sizes), _spread(commits.seconds), commits.failed_count),
+        measures.link,
+        measures.capture,
     )
+
+
+def _uplinks(tally: Tally) -> UplinkDocument:
+    return UplinkDocument(
+        tally.received,
+        tally.stored,
+        tally.answered,
+        tally.refused,
+        tally.pending,
+        tally.difference,
+    )
+
+
+def _spread(spread: Spread) -> SpreadDocument:
+    return SpreadDocument(spread.bounds, spread.counts, spread.total)
+
+
+def _nested(counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    nested: dict[str, dict[str, int]] = {}
+    for (outer, inner), count in counts.items():
+        nested.setdefault(outer, {})[inner] = count
+    return nested
 
 
 def meter_document(overview: MeterOverview) -> MeterDocument:

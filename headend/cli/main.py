@@ -62,23 +62,24 @@ def _parser() -> argparse.ArgumentParser:
     serve = _add(commands, "serve", _serve, "run the head-end until SIGTERM")
     _add_config(serve)
     serve.add_argument(
-        "--capture", type=Path, metavar="FILE", help="keep what passes on UDP, as pcapng"
+        "--capture", type=Path, metavar="FILE", help="keep what passes on UDP, for Wireshark"
     )
+    serve.add_argument("--metrics", metavar="HOST:PORT", help="where Prometheus finds its metrics")
 
     enrol = _add(commands, "enrol", _enrol, "let the meters of a list join")
     enrol.add_argument("file", type=Path, metavar="FILE", help="lines of EUI-64,public key")
     _add_socket(enrol)
 
     meters = _add(commands, "meters", _meters, "list the meters")
-    meters.add_argument("--json", action="store_true")
+    _add_json(meters)
     _add_socket(meters)
 
     read = _add(commands, "read", _read, "read one meter now")
     _add_meter(read)
     read.add_argument(
-        "--deadline", type=float, default=DEADLINE_S, metavar="S", help="seconds to wait (30)"
+        "--deadline", type=_deadline, default=DEADLINE_S, metavar="S", help="seconds to wait (30)"
     )
-    read.add_argument("--json", action="store_true")
+    _add_json(read)
     _add_socket(read)
 
     readings = _add(commands, "readings", _readings, "show what is stored of a meter's days")
@@ -88,12 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     readings.add_argument("--to", dest="last", metavar="DAY", help="last day, included (the first)")
     forms = readings.add_mutually_exclusive_group()
-    forms.add_argument("--csv", action="store_true")
-    forms.add_argument("--json", action="store_true")
+    forms.add_argument("--csv", action="store_true", help="print a line for each interval")
+    _add_json(forms)
     _add_socket(readings)
 
     status = _add(commands, "status", _status, "show how the head-end is")
-    status.add_argument("--json", action="store_true")
+    _add_json(status)
     _add_socket(status)
     return parser
 
@@ -117,7 +118,7 @@ def _add(
     run: Callable[[argparse.Namespace], int],
     text: str,
 ) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.set_defaults(run=run)
     return command
 
@@ -131,6 +132,19 @@ def _add_socket(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--socket", type=Path, metavar="PATH", help="the head-end's socket, if not by its settings"
     )
+
+
+def _add_json(command: argparse._ActionsContainer) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _deadline(text: str) -> float:
+    from headend.collection.on_demand import DEADLINE_S_MAX
+
+    seconds = float(text)
+    if not 0 < seconds <= DEADLINE_S_MAX:
+        raise argparse.ArgumentTypeError(f"{text} s, expected above 0 and up to {DEADLINE_S_MAX:g}")
+    return seconds
 
 
 def _add_meter(command: argparse.ArgumentParser) -> None:
@@ -147,9 +161,11 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from headend.config import read_settings
+    from headend.config import read_settings, with_metrics
 
     settings = read_settings(options.config)
+    if options.metrics is not None:
+        settings = with_metrics(settings, options.metrics)
     try:
         from headend.app import serve
     except ModuleNotFoundError as error:

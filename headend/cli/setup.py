@@ -17,6 +17,8 @@ TEMPLATE: Final = """\
 [server]
 # Where meters find the head-end: address and UDP port. [::]:5683 serves IPv6 and IPv4.
 {listen}
+# Whether it announces itself by DNS-SD to meters on the same link that have no address.
+# announce = false
 
 [api]
 # The Unix socket for the commands and programs of this machine; its owner's only.
@@ -29,6 +31,10 @@ TEMPLATE: Final = """\
 [identity]
 # The private key. Every meter trusts its public half: keep a copy in a safe place.
 # key = "headend-key.pem"
+
+[metrics]
+# Where Prometheus finds the metrics: a TCP address, unprotected. Nowhere without it.
+# listen = "127.0.0.1:9464"
 
 [log]
 # What goes to standard error: debug, info, warning or error.

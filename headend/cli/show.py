@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from headend.api.documents import (
     ChannelDayDocument,
+    CommitsDocument,
     MeterDocument,
     ReadDocument,
     StatusDocument,
@@ -90,16 +91,50 @@ def status(document: StatusDocument) -> str:
     queues = [(name, f"{queue.depth} of {queue.bound}") for name, queue in document.queues.items()]
     since = f"up since {document.started_at} (now {document.at})"
     lines = [f"head-end {document.version} on udp {document.listen}, {since}"]
+    if not document.reconciles:
+        lines += ["", "UPLINKS DO NOT ADD UP: some were lost, or counted twice; keep the log"]
     for title, pairs in (
         ("In the store", stored),
         ("Queues", queues),
-        ("Since the start", _counted(document.counters)),
+        ("Uplinks", _uplinks(document)),
+        ("Since the start", _counted({**document.counters, **_commits(document.commits)})),
+        ("Records committed", _counted(_flat(document.records))),
+        ("On-demand reads", _counted(document.reads)),
+        ("Recalls after a backup was put back", _recalls(document)),
         ("Refused", _counted(document.refused)),
         ("Taken, but flagged", _counted(document.flagged)),
         ("Set aside", _counted(document.quarantined)),
+        ("Datagrams", _counted({**document.link, **document.capture})),
     ):
         lines += ["", title, *(_aligned(pairs) if pairs else ["  nothing"])]
     return "\n".join(lines)
+
+
+def _uplinks(document: StatusDocument) -> list[tuple[str, str]]:
+    """The account of every kind, as a sum that can be checked by eye."""
+    pairs = [("reconciles", "true" if document.reconciles else "false")]
+    for kind, one in document.uplinks.items():
+        account = (
+            f"{one.received} received = {one.stored} stored + {one.answered} answered + "
+            f"{one.refused} refused + {one.pending} pending"
+        )
+        pairs.append((kind, account + (f"; difference {one.difference}" * bool(one.difference))))
+    if document.oldest_pending_s:
+        pairs.append(("oldest pending", f"{document.oldest_pending_s:.1f} s"))
+    return pairs
+
+
+def _recalls(document: StatusDocument) -> list[tuple[str, str]]:
+    waiting = {"still to be asked": document.recalls_waiting} if document.recalls_waiting else {}
+    return _counted({**document.recalls, **waiting})
+
+
+def _commits(document: CommitsDocument) -> dict[str, int]:
+    return {"groups committed": sum(document.seconds.counts), "groups failed": document.failed}
+
+
+def _flat(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    return {f"{outer}: {name}": n for outer, inner in counts.items() for name, n in inner.items()}
 
 
 def read(document: ReadDocument) -> str:

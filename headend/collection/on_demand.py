@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -53,6 +54,7 @@ class OnDemandReads:
         self._slots = asyncio.Semaphore(ASKED_MAX)
         self._asking: set[asyncio.Task[OnDemandRead]] = set()
         self._stopping = asyncio.Event()
+        self.results: Counter[str] = Counter()
 
     async def start(self) -> None:
         """Settle what an earlier run left behind: nobody waits for those answers any more."""
@@ -80,12 +82,18 @@ class OnDemandReads:
         if self._stopping.is_set():
             raise Stopping("the head-end is stopping")
         if len(self._asking) >= ASKED_MAX + WAITING_MAX:
+            self.results["too many"] += 1
             raise TooMany(f"{len(self._asking)} reads are under way already; try again later")
         if await self._store.find_meter(meter) is None:
             raise UnknownMeter(meter)
         wish = OnDemandRead(self._entropy(IDENTIFIER_SIZE), meter, self._now_ms(), ReadResult.ASKED)
         await self._store.commit(KeepRead(wish))
-        outcome = await self._carry_out(wish, parts, deadline_s)
+        try:
+            outcome = await self._carry_out(wish, parts, deadline_s)
+        except asyncio.CancelledError:
+            self.results["abandoned"] += 1
+            raise
+        self.results[outcome.result.words] += 1
         await self._store.commit(KeepRead(outcome))
         return outcome
 

@@ -33,7 +33,8 @@ class StoredSession:
 
     `recipient_id` is the identifier that the meter's requests carry and the head-end gave out;
     `reserved_until` is the first sender sequence number that must not be used; `window` is the
-    base and bitmap of the replay window; `established_at` UTC s.
+    base and bitmap of the replay window; `established_at` UTC s. After a backup was put back the
+    window may be older than what was accepted: it is doubtful until the meter proves to be new.
     """
 
     meter: Eui64
@@ -45,6 +46,7 @@ class StoredSession:
     reserved_until: int
     window: tuple[int, int]
     established_at: int
+    is_window_doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

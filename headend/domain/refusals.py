@@ -59,4 +59,4 @@ class EnrolmentRefused(Refusal):
 def listed(items: list[str] | tuple[str, ...], *, between: str = "; ") -> str:
     """The first NAMED_MAX of `items` in one line, and how many more there are."""
     more = len(items) - NAMED_MAX
-    return between.join(items[:NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
+    return between.join(items[:NAMED_MAX]) + (f"{between}and {more} more" if more > 0 else "")

@@ -53,7 +53,8 @@ def parse_enrolment(text: str) -> tuple[Device, ...]:
             continue
         if len(fields) != 2:
             problems.append(
-                f"line {number}: {len(fields)} fields, expected a meter and its public key"
+                f"line {number}: {len(fields)} field{'s' * (len(fields) > 1)}, "
+                "expected a meter and its public key"
             )
         else:
             rows.append((f"line {number}", fields[0], fields[1]))

@@ -10,6 +10,7 @@ Never   stores, sends, or reads a clock
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -291,7 +292,7 @@ class Intake:
         flags = BlockFlag(0)
         if not block.has_missing and sum(known) != block.advance:
             flags |= BlockFlag.SUM_MISMATCH
-        direction = ReadingType.parse(channel.reading_type).flow_direction
+        direction = _flow_direction(channel.reading_type)
         is_one_way = direction in (FlowDirection.FORWARD, FlowDirection.REVERSE)
         if is_one_way and (block.advance < 0 or (known and min(known) < 0)):
             flags |= BlockFlag.NEGATIVE
@@ -379,6 +380,12 @@ def day_block(
 def shorten(reason: str) -> str:
     """`reason` within REASON_SIZE_MAX octets of UTF-8, whole characters only."""
     return reason.encode()[:REASON_SIZE_MAX].decode(errors="ignore")
+
+
+@functools.lru_cache(maxsize=1024)
+def _flow_direction(reading_type: str) -> int:
+    """Field 5 of a reading type; a fleet has a handful of them."""
+    return ReadingType.parse(reading_type).flow_direction
 
 
 def _words(flags: BlockFlag) -> str:

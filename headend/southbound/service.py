@@ -27,7 +27,12 @@ from amistack.model.resources import REGISTRATION, REPORT, TIME
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import meter_credential, meter_named
 from amistack.session.handshakes import WELL_KNOWN_EDHOC, CredentialWanted, SessionProposed
-from amistack.session.oscore import AES_CCM_16_64_128, ReplayWindow, SecurityContext
+from amistack.session.oscore import (
+    AES_CCM_16_64_128,
+    SEQUENCE_NUMBER_MAX,
+    ReplayWindow,
+    SecurityContext,
+)
 from amistack.stack import (
     SEQUENCE_BLOCK,
     Event,
@@ -40,14 +45,43 @@ from amistack.stack import (
     Stack,
 )
 from headend.domain.asking import NotAnswered, Unreachable
-from headend.domain.meters import ChannelRecord, MeterState, StoredSession
+from headend.domain.meters import ChannelRecord, MeterState, RegistrationRecord, StoredSession
+from headend.domain.readings import DayBlock, LogRecord, QuarantinedRecord, ReportRecord
 from headend.southbound.intake import ChannelSets, Intake, Refused, Uplink
+from headend.southbound.ledger import Ledger, Tally, kind_of
 from headend.southbound.paths import path_of, peer_of
-from headend.store.interface import KeepDelivery, KeepSession, Outcome, ReserveNumbers, Store
+from headend.store.interface import (
+    KeepDelivery,
+    KeepSession,
+    Kept,
+    Outcome,
+    Record,
+    ReserveNumbers,
+    Store,
+)
 
 LATER_S: Final = 30
 """Seconds after which a meter may come again when the store is busy or failing."""
-RETRY_S: Final = 1.0
+RESERVE_RETRY_S: Final = 0.1
+CHECK_S: Final = 5.0
+"""Seconds between two looks at whether every uplink is accounted for."""
+
+NUMBER_EPOCH: Final = 1_767_225_600
+"""UTC seconds at 2026-01-01, where the line of sender sequence numbers begins to rise."""
+NUMBER_RATE: Final = 1_024
+"""Numbers a second by which it rises: the 2^40 of a session last for 34 years."""
+NUMBERS_FREE: Final = 1 << 20
+"""Where the line is at least: so many numbers a new session has whatever the clock says."""
+LINE_WAIT_MAX_S: Final = 600.0
+"""Seconds that a session may wait for the line; one that had to wait longer is given up."""
+
+RECORD_NAMES: Final[dict[type[Record], str]] = {
+    RegistrationRecord: "registration",
+    ReportRecord: "report",
+    DayBlock: "block",
+    LogRecord: "log entry",
+    QuarantinedRecord: "quarantined",
+}
 
 LINKS: Final = (
     Link(f"/{REGISTRATION}", ("amistack.registration",), content_formats=(CONTENT_FORMAT_V1,)),
@@ -69,11 +103,18 @@ class Southbound:
         dice: random.Random,
         wall: Callable[[], float],
         open_link: OpenLink = open_udp,
+        on_heard: Callable[[Eui64], None] | None = None,
     ) -> None:
-        """`wall` is UTC in seconds; `dice` draws what need not be secret."""
+        """`wall` is UTC in seconds; `dice` draws what need not be secret.
+
+        `on_heard` is told of a meter after each delivery of it that was committed.
+        """
+        self.on_heard = on_heard
         self._open_link = open_link
         self._store = store
         self._wall = wall
+        self._wall_at_start = wall()
+        self._start = asyncio.get_running_loop().time()
         self._channel_sets = ChannelSets()
         self._paths: dict[Eui64, str] = {}
         self._stack = Stack(key=key, entropy=entropy, dice=dice, links=LINKS)
@@ -84,11 +125,16 @@ class Southbound:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._is_draining = False
+        self._is_settle_due = False
         self._is_store_failing = False
         self._log = telemetry.logger()
         self.intake = Intake(self._channel_sets)
-        self.counters: Counter[str] = Counter()
+        self.ledger = Ledger()
+        self._opened_count = 0
+        self._records: Counter[tuple[type[Record], Kept]] = Counter()
         self._refused: Counter[str] = Counter()
+        self._differences: dict[str, int] = {}
+        self._check_timer: asyncio.TimerHandle | None = None
 
     # Start and stop
 
@@ -98,7 +144,12 @@ class Southbound:
         Raises LinkError when the socket cannot be had, StoreError when the store cannot be read.
         """
         for session in await self._store.sessions():
-            self._stack.add_session(session.meter, restored(session))
+            context = restored(session, fence=self._line())
+            if context.next_sequence_number > SEQUENCE_NUMBER_MAX:
+                continue  # Used up: the meter is told that nobody knows it, and joins anew.
+            self._stack.add_session(
+                session.meter, context, is_window_doubtful=session.is_window_doubtful
+            )
         for location in await self._store.locations():
             self._paths[location.meter] = location.path
         sets: dict[tuple[Eui64, int], list[ChannelRecord]] = {}
@@ -109,6 +160,7 @@ class Southbound:
         for meter, offset_min in await self._store.offsets():
             self._channel_sets.set_offset(meter, offset_min)
         self._link = await self._open_link(self._stack, self._on_event, host=host, port=port)
+        self._keep_checking()
         return self._link.address
 
     async def drain(self, deadline_s: float) -> bool:
@@ -126,7 +178,10 @@ class Southbound:
 
     async def stop(self) -> None:
         """Give the socket back and end every task."""
+        if self._check_timer is not None:
+            self._check_timer.cancel()
         if self._link is not None:
+            self._link.settle()  # Answers to the last commits, if they are still to be sent.
             self._link.close()
         for task in self._tasks:
             task.cancel()
@@ -135,8 +190,12 @@ class Southbound:
             if not future.done():
                 future.set_exception(NotAnswered("the head-end is stopping", is_timeout=True))
 
-    # For the flows above
+    def abandon(self) -> None:
+        """Close the socket as a kill would: what is not sent yet is never sent."""
+        if self._link is not None:
+            self._link.close()
 
+    # For the flows above
     async def ask(
         self, meter: Eui64, message: Message, *, deadline_s: float
     ) -> tuple[Message, str]:
@@ -171,10 +230,61 @@ class Southbound:
         return self._paths.get(meter)
 
     @property
+    def counters(self) -> dict[str, int]:
+        """Uplinks of every kind together, and sessions opened; what never happened is absent."""
+        tallies = self.ledger.tallies.values()
+        counters = {
+            "sessions": self._opened_count,
+            "received": sum(tally.received for tally in tallies),
+            "stored": sum(tally.stored for tally in tallies),
+            "answered": sum(tally.answered for tally in tallies),
+        }
+        return {name: count for name, count in counters.items() if count}
+
+    @property
+    def tallies(self) -> dict[str, Tally]:
+        """What became of the uplinks of each kind."""
+        return {kind.value: tally for kind, tally in self.ledger.tallies.items()}
+
+    @property
+    def refused_uplinks(self) -> dict[tuple[str, str], int]:
+        """The uplinks that were refused, by kind and reason."""
+        refused = self.ledger.refused
+        return {(kind.value, reason): count for (kind, reason), count in refused.items()}
+
+    @property
+    def oldest_pending_s(self) -> float:
+        """How long the oldest uplink has waited for its commit; 0 when none waits."""
+        return self.ledger.oldest_age(now=self._require_link().now())
+
+    @property
+    def stored_records(self) -> dict[tuple[str, str], int]:
+        """Records that were committed, by their kind and what became of them."""
+        return {
+            (RECORD_NAMES[kind], kept.name.lower()): count
+            for (kind, kept), count in self._records.items()
+        }
+
+    @property
+    def session_count(self) -> int:
+        """Meters with whom there is a session."""
+        return self._stack.session_count
+
+    @property
+    def link_counters(self) -> dict[str, int]:
+        """What the socket took in and sent, and what it dropped."""
+        return dict(self._require_link().counters)
+
+    @property
     def refused(self) -> dict[str, int]:
         """What was refused since the start, by `layer: reason`."""
-        model = {f"model: {reason}": count for reason, count in self._refused.items()}
-        return {**self._stack.refused, **model}
+        model = self._refused.copy()
+        for (_, reason), count in self.ledger.refused.items():
+            model[reason] += count
+        return {
+            **self._stack.refused,
+            **{f"model: {reason}": count for reason, count in model.items()},
+        }
 
     @property
     def flagged(self) -> Counter[str]:
@@ -214,44 +324,51 @@ class Southbound:
 
     def _receive(self, request: SecureRequest) -> None:
         """From an authentic request to its answer after the commit."""
-        self.counters["received"] += 1
+        kind = kind_of(request.message)
+        self.ledger.receive(kind)
         meter = Eui64(request.identity)
         received_ms = int(self._wall() * 1000)
         path = path_of(request.peer)
         self._paths[meter] = path
         if self._is_draining:
-            self._refused["stopping"] += 1
+            self.ledger.refuse(kind, "stopping")
             self._respond(request, _later(), is_durable=False)
             return
         try:
             taken = self.intake.take(Uplink(meter, request.message, received_ms))
         except Refused as refused:
-            self._refused[refused.reason] += 1
+            self.ledger.refuse(kind, refused.reason)
             self._respond(request, refused.answer, is_durable=False)
             return
         if not taken.records:
-            self.counters["answered"] += 1
+            self.ledger.answer(kind)
             self._respond(request, taken.answer((), 0), is_durable=False)
             return
 
         def committed(outcome: Outcome) -> None:
             self._finish_one()
             if isinstance(outcome, tuple):
-                self.counters["stored"] += 1
+                self.ledger.store(kind, ticket)
+                for record, kept in zip(taken.records, outcome, strict=True):
+                    self._records[type(record), kept] += 1
                 held_ms = max(0, int(self._wall() * 1000) - received_ms)
                 self._respond(request, taken.answer(outcome, held_ms), is_durable=True)
-                self._is_store_failing = False
+                self._note_success()
+                if self.on_heard is not None:
+                    self.on_heard(meter)
             else:
+                self.ledger.fail(kind, ticket, "store failed")
                 self._note_failure(outcome)
                 self._respond(request, _later(), is_durable=False)
 
         write = KeepDelivery(
             meter, request.recipient_id, request.window, path, received_ms, taken.records
         )
+        ticket = self.ledger.wait(kind, now=self._require_link().now())
         try:
             self._store.submit(write, committed)
         except StoreBusy:
-            self._refused["store busy"] += 1
+            self.ledger.fail(kind, ticket, "store busy")
             self._respond(request, _later(), is_durable=False)
         else:
             self._begin_one()
@@ -265,7 +382,17 @@ class Southbound:
             self._refused["answer not sent: exchange over"] += 1
         except TableFull:
             self._refused["answer not sent: table full"] += 1
-        link.settle()
+        self._settle_soon()
+
+    def _settle_soon(self) -> None:
+        """Send once for all that a group of commits answers, not for each."""
+        if not self._is_settle_due:
+            self._is_settle_due = True
+            asyncio.get_running_loop().call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._is_settle_due = False
+        self._require_link().settle()
 
     def _resolve(self, request: RequestId, message: Message) -> None:
         future = self._answers.get(request)
@@ -321,10 +448,11 @@ class Southbound:
         def committed(outcome: Outcome) -> None:
             self._finish_one()
             if isinstance(outcome, StoreError):
+                self._refused["store failed"] += 1
                 self._note_failure(outcome)
                 self._stack.reject_session(proposed, retry_after=LATER_S, now=link.now())
             else:
-                self.counters["sessions"] += 1
+                self._opened_count += 1
                 self._log.info("session opened", meter=format_eui64(meter), path=path)
                 self._paths[meter] = path
                 self._stack.accept_session(
@@ -342,6 +470,9 @@ class Southbound:
 
     def _reserve(self, wanted: NumbersWanted) -> None:
         link = self._require_link()
+        context = self._stack.session_of(wanted.identity)
+        if context is None or context.recipient_id != wanted.recipient_id:
+            return  # The session ended while its numbers waited.
 
         def committed(outcome: Outcome) -> None:
             if isinstance(outcome, StoreError):
@@ -350,10 +481,21 @@ class Southbound:
                 self._stack.numbers_reserved(wanted.recipient_id, wanted.until, now=link.now())
                 link.settle()
 
-        def again() -> None:
+        def again(after_s: float = 0.0) -> None:
             # Nothing may go out under a number that is not reserved, so it waits as long as needed.
-            asyncio.get_running_loop().call_later(RETRY_S, self._reserve, wanted)
+            wait_s = max(RESERVE_RETRY_S, after_s)
+            asyncio.get_running_loop().call_later(wait_s, self._reserve, wanted)
 
+        above = wanted.until - self._line()
+        if above > LINE_WAIT_MAX_S * NUMBER_RATE:
+            # The clock was far ahead once, or is far behind: the meter joins anew.
+            self._refused["session given up: its numbers are above the line"] += 1
+            self._stack.remove_session(wanted.identity)
+            link.settle()
+            return
+        if above > 0:  # There a start from an older backup would use them once more.
+            again(above / NUMBER_RATE)
+            return
         try:
             self._store.submit(ReserveNumbers(wanted.recipient_id, wanted.until), committed)
         except StoreBusy:
@@ -361,12 +503,42 @@ class Southbound:
 
     # Small things
 
+    def _line(self) -> int:
+        """The line that sender sequence numbers stay below.
+
+        It rises with the loop's clock from where UTC was at the start, too: if UTC is set back
+        meanwhile, meters are asked all the same.
+        """
+        elapsed = asyncio.get_running_loop().time() - self._start
+        return number_fence(max(self._wall(), self._wall_at_start + elapsed))
+
     def _note_failure(self, outcome: Outcome) -> None:
-        """Count a commit that failed, and log the first of a row: thousands may follow it."""
-        self._refused["store failed"] += 1
+        """Log the first commit of a row that failed: thousands may follow it."""
         if not self._is_store_failing:
             self._log.error("store failed", error=str(outcome))
         self._is_store_failing = True
+
+    def _note_success(self) -> None:
+        if self._is_store_failing:
+            self._log.info("store takes writes again")
+        self._is_store_failing = False
+
+    def check(self) -> None:
+        """Log a difference between what came and what became of it, once per change."""
+        tallies = self.ledger.tallies
+        differences = {kind.value: t.difference for kind, t in tallies.items() if t.difference}
+        if differences == self._differences:
+            return
+        self._differences = differences
+        if differences:
+            self._log.error("uplinks do not add up", difference=differences)
+        else:
+            self._log.info("uplinks add up again")
+
+    def _keep_checking(self) -> None:
+        self.check()
+        loop = asyncio.get_running_loop()
+        self._check_timer = loop.call_later(CHECK_S, self._keep_checking)
 
     def _begin_one(self) -> None:
         self._pending_count += 1
@@ -387,8 +559,21 @@ class Southbound:
         return self._link
 
 
-def restored(session: StoredSession) -> SecurityContext:
-    """A stored session's context: numbers go on at the reserved bound (RFC 8613 appendix B.1.1)."""
+def number_fence(utc: float) -> int:
+    """A sender sequence number that none used before `utc` reaches.
+
+    A restored backup does not know which numbers were used since. So reservations stay below a
+    line that rises with time, and a start begins at the line: whatever was forgotten lies below.
+    See decision 7.
+    """
+    return max(NUMBERS_FREE, int((utc - NUMBER_EPOCH) * NUMBER_RATE))
+
+
+def restored(session: StoredSession, *, fence: int = 0) -> SecurityContext:
+    """A stored session's context: numbers go on at the reserved bound (RFC 8613 appendix B.1.1).
+
+    They go on at `fence` if that is higher; at the end of their space none is left.
+    """
     context = SecurityContext.derive(
         master_secret=session.master_secret,
         master_salt=session.master_salt,
@@ -397,7 +582,8 @@ def restored(session: StoredSession) -> SecurityContext:
         algorithm=session.algorithm,
     )
     context.replay_window = ReplayWindow.restore(*session.window)
-    context.next_sequence_number = context.reserved_until = session.reserved_until
+    begin = min(max(session.reserved_until, fence), SEQUENCE_NUMBER_MAX + 1)
+    context.next_sequence_number = context.reserved_until = begin
     return context
 
 

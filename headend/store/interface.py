@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from amistack.errors import StoreError
@@ -33,8 +33,13 @@ from headend.domain.readings import (
     QuarantinedRecord,
     ReportRecord,
 )
+from headend.domain.spread import Spread
 
 QUEUE_MAX: Final = 16_384
+GROUP_SIZES: Final = (1, 3, 10, 30, 100, 300, 1_000)
+"""Ranges of writes in a group."""
+COMMIT_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Ranges of seconds that a group's transaction takes, its flush included."""
 
 Record = RegistrationRecord | ReportRecord | DayBlock | LogRecord | QuarantinedRecord
 
@@ -89,7 +94,22 @@ class InterruptReads:
     """Every read that is still being asked ends as interrupted: whoever asked it is gone."""
 
 
-Write = EnrolMeters | KeepSession | ReserveNumbers | KeepDelivery | KeepRead | InterruptReads
+@dataclass(frozen=True, slots=True)
+class RecallDone:
+    """A meter was asked for the past days that a restored backup lacks."""
+
+    meter: Eui64
+
+
+Write = (
+    RecallDone
+    | EnrolMeters
+    | KeepSession
+    | ReserveNumbers
+    | KeepDelivery
+    | KeepRead
+    | InterruptReads
+)
 
 
 class Kept(enum.Enum):
@@ -162,6 +182,15 @@ class Counts:
     reads_answered: int
 
 
+@dataclass(slots=True)
+class Commits:
+    """The groups of writes since the start; `failed_count` of them were rolled back."""
+
+    sizes: Spread = field(default_factory=lambda: Spread(GROUP_SIZES))
+    seconds: Spread = field(default_factory=lambda: Spread(COMMIT_S))
+    failed_count: int = 0
+
+
 class Store(Protocol):
     """One store. All of it is called on the event loop's thread."""
 
@@ -175,8 +204,16 @@ class Store(Protocol):
         """`submit`, and wait. Raises StoreError when the commit failed."""
 
     @property
+    def is_restored(self) -> bool:
+        """Whether it is older than what ran here last: a backup that was put back."""
+
+    @property
     def depth(self) -> tuple[int, int]:
         """Writes that wait, and their bound."""
+
+    @property
+    def commits(self) -> Commits:
+        """How the groups of writes went, for reading only."""
 
     async def meters(
         self, *, after: Eui64 | None = None, limit: int = 1000
@@ -191,6 +228,12 @@ class Store(Protocol):
 
     async def sessions(self) -> Iterable[StoredSession]:
         """Every security context, for a start."""
+
+    async def recalls(self) -> Iterable[Eui64]:
+        """Meters to be asked for past days, since a backup was put back."""
+
+    async def report_days(self, meter: Eui64, first_day: int, last_day: int) -> Sequence[int]:
+        """Which of those days a report is stored of, both included."""
 
     async def locations(self) -> Iterable[Location]:
         """Where every meter was last heard, for a start."""

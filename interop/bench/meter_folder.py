@@ -26,7 +26,7 @@ def make_meter(folder: Path, head_end: str) -> Path:
         address=head_end,
         public_key=encode_public_key(key_of("head-end").public_key()).hex(),
         metrology=('source = "profile"', "seed = 5"),
-        schedule=("start_spread_s = 0",),
+        schedule=("start_spread_s = 0", "catch_up_s = 0"),
     )
     provision(folder, template, meter=METER)
     return folder / CONFIG_FILE

@@ -21,14 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from amistack.identifiers import parse_eui64
 from headend.api.documents import ReadDocument
 from headend.client import ApiError, AsyncHeadEndClient
 from interop.demo.figures import ANSWERED, Figures, households
 from interop.demo.processes import DemoError, Program, run
-from interop.demo.screen import Screen, save_picture
+from interop.demo.screen import Output, Screen, save_picture
 
 METERS_MAX: Final = 500
 POLL_S: Final = 0.25
@@ -88,7 +86,7 @@ class Street:
     async def watch(self, stopping: asyncio.Event) -> int:
         """Start everything, show it, and end when asked or when `--once` is done."""
         options = self._options
-        console = Console(stderr=options.is_json)
+        console = Output(stderr=options.is_json)
         title = f"A street of {options.meters} meters and a head-end, on UDP loopback"
         with Screen(console, title=title) as screen:
             outcome = asyncio.ensure_future(self._go(screen))

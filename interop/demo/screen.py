@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,15 @@ STEPS: tuple[tuple[str, Callable[[Figures], int]], ...] = (
 )
 
 
+class Output(Console):
+    """A console whose reader may leave: an exception like any other, so that all is put away."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError, once; what is still buffered goes nowhere."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        raise BrokenPipeError
+
+
 class Screen:
     """Shows figures as they come: live on a terminal, a line for each change elsewhere."""
 
@@ -49,7 +59,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, figures: Figures) -> None:
         """The progress, and the table as soon as there is something in it."""

@@ -23,6 +23,7 @@ from amistack.links.host import Host
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import encode_public_key, head_end_credential
 from headend.collection.on_demand import OnDemandReads
+from headend.collection.recovery import Recovery
 from headend.domain.meters import Meter as EnrolledMeter
 from headend.domain.meters import MeterState
 from headend.domain.readings import OnDemandRead
@@ -45,6 +46,7 @@ class HeadEndNode:
     store: SqliteStore
     southbound: Southbound
     reads: OnDemandReads
+    recovery: Recovery
 
 
 @dataclass(slots=True)
@@ -109,14 +111,19 @@ class World:
         )
         reads = OnDemandReads(store=store, asker=southbound, entropy=self.entropy, wall=self.utc)
         await reads.start()
+        recovery = Recovery(store=store, asker=southbound, wall=self.utc)
+        await recovery.start()
+        southbound.on_heard = recovery.heard
         await southbound.start(*HEAD_END)
-        self.head_end = HeadEndNode(store, southbound, reads)
+        self.head_end = HeadEndNode(store, southbound, reads, recovery)
 
     async def kill_head_end(self) -> None:
         """End it as SIGKILL would: what is not committed is gone."""
         node = self.head_end
         assert node is not None, "it runs"
         self.head_end = None
+        node.recovery.stop()
+        node.southbound.abandon()
         node.store.abandon()
         await node.southbound.stop()
 
@@ -202,6 +209,7 @@ class World:
                 node.meter.stop()
                 node.meter = None
         if self.head_end is not None:
+            self.head_end.recovery.stop()
             await self.head_end.southbound.drain(10.0)
             await self.head_end.southbound.stop()
             await self.head_end.store.close()

@@ -8,6 +8,8 @@ same head-end, whichever loop it runs on.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import importlib.util
 import logging
 import os
 import signal
@@ -21,8 +23,10 @@ import structlog
 
 from amistack import telemetry
 from amistack.errors import ConfigError, LinkError, StoreUnusable
-from amistack.keystore import load_key, save_key
-from amistack.session.fleet import encode_public_key, head_end_credential
+from amistack.keystore import load_key, make_key, save_key
+from amistack.links import discovery
+from amistack.links.discovery import DnsSd
+from amistack.session.fleet import encode_public_key, head_end_credential, head_end_kid
 from headend import app
 from headend.app import HeadEnd
 from headend.client import AsyncHeadEndClient
@@ -38,6 +42,7 @@ from headend.config import (
 from headend.mdm.days import format_day
 from tests.support import headend as world
 from tests.support.headend import YESTERDAY, meter_id, post, private_key, public_key, until
+from tests.support.multicast import needs_multicast
 from tests.support.street_meter import StreetMeter
 
 METER = meter_id(1)
@@ -93,6 +98,45 @@ async def test_what_a_meter_sends_is_seen_through_the_door(
         assert status.listen == head_end.address
         assert status.counters == {"sessions": 1, "received": 2, "stored": 2}
         meter.close()
+
+
+@needs_multicast
+@pytest.mark.both_loops
+async def test_head_end_that_announces_itself_is_found_until_it_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A key that nobody else on this link has: other tests may run beside this one.
+    key = make_key()
+    save_key(tmp_path / "key.pem", key)
+    kid = head_end_kid(encode_public_key(key.public_key())).hex()
+    settings = settings_in(tmp_path)
+    server = dataclasses.replace(settings.server, announce=True)
+    head_end = HeadEnd(dataclasses.replace(settings, server=server))
+    await head_end.start()
+    address = split_address(head_end.address, "")
+    try:
+        async with asyncio.timeout(30):
+            while not (found := await DnsSd().find(kid, host="127.0.0.1")):
+                pass
+        assert list(found) == [address]
+    finally:
+        await head_end.stop()
+    monkeypatch.setattr(discovery, "SEARCH_S", 1.5)
+    assert await DnsSd().find(kid, host="127.0.0.1") == []
+
+
+async def test_head_end_that_cannot_announce_itself_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_in(tmp_path)
+    server = dataclasses.replace(settings.server, announce=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda _: None)
+        with pytest.raises(ConfigError, match=r"zeroconf is not installed: pip install 'amis"):
+            await HeadEnd(dataclasses.replace(settings, server=server)).start()
+    second = HeadEnd(settings)
+    await second.start()
+    await second.stop()
 
 
 @pytest.mark.both_loops

@@ -311,7 +311,16 @@ def test_someone_else_on_the_socket_is_told_from_a_head_end(
     assert "is not JSON: is this a head-end?" in only_line(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["readings", METER], ["read"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["readings", METER],
+        ["read"],
+        *(["read", METER, "--deadline", text] for text in ("0", "601", "nan", "soon")),
+    ],
+)
 def test_wrong_command_line_is_code_2(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:

@@ -107,7 +107,7 @@ async def test_new_store_is_marked_flushed_and_private(tmp_path: Path) -> None:
     store = SqliteStore.open(path)
     modes = modes_in(tmp_path)
     assert set(modes.values()) == {0o600}, modes
-    assert len(modes) == 3, "the file, its log and the log's index"
+    assert len(modes) == 4, "the file, its log, the log's index, and the note of its count"
     await store.close()
     made = connect(path)
     assert made.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)

@@ -58,7 +58,7 @@ def test_stores_and_keys_are_kept_where_asked_and_used_by_the_commands(tmp_path:
     done = demo("--once", "--meters", "2", "--directory", str(tmp_path / "kept"))
     assert done.returncode == 0, done.stderr
     assert "on-demand reads answered 2/2" in " ".join(done.stdout.split())
-    stores = sorted((tmp_path / "kept").glob("street/*/meter.sqlite"))
+    stores = sorted((tmp_path / "kept").glob("street/*/meter-data"))
     keys = {path.read_bytes() for path in (tmp_path / "kept").glob("street/*/meter-key.pem")}
     assert len(stores) == len(keys) == 2
     again = demo("--once", "--directory", str(tmp_path / "kept"))
@@ -100,6 +100,21 @@ async def test_it_runs_until_interrupted_and_leaves_no_program_behind(tmp_path: 
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 0, err
     assert b"Traceback" not in out + err
+    assert not _programs_that_name(tmp_path)
+
+
+@pytest.mark.timeout(120)
+def test_reader_who_had_enough_gets_no_traceback_and_leaves_no_program(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [INTEROP, "demo", "--meters", "2", "--directory", str(tmp_path / "street")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (1, b"")
     assert not _programs_that_name(tmp_path)
 
 

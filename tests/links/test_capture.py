@@ -624,7 +624,7 @@ async def test_a_street_is_read_by_tshark_and_opened_with_a_meters_own_keys(
     assert not any("rep" in row["coap.opt.uri_path"] for row in rows), "readable without keys"
     assert tshark(path, port, "-Y", "icmp || icmpv6 || _ws.malformed") == ""
 
-    lines = wireshark_lines(tmp_path / "meter-0" / "meter.sqlite")
+    lines = wireshark_lines(tmp_path / "meter-0" / "meter-data")
     keys = [part for line in lines for part in ("-o", f"uat:oscore_contexts:{line}")]
     asked, answered = opened_by(path, port, keys)
     assert asked.count("/reg") == 1
@@ -702,7 +702,7 @@ def made(folder: Path) -> Path:
 def test_keys_of_a_meter_without_a_session_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, storage = made(tmp_path), tmp_path / "meter.sqlite"
+    config, storage = made(tmp_path), tmp_path / "meter-data"
     capsys.readouterr()
     assert cli.main(["keys", "--config", str(config)]) == 1
     assert capsys.readouterr() == (

@@ -1,22 +1,27 @@
-"""A meter on the bench: its storage in a folder, its agent in a world, power to be cut at will."""
+"""A meter on the bench: its storage in files that tear, its agent in a world, power to be cut."""
 
 from __future__ import annotations
 
+import errno
 import random
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
+
+import pytest
 
 from amistack.identifiers import Eui64
 from amistack.session.credentials import AuthenticationKey, Credential
 from amistack.session.fleet import encode_public_key, meter_credential
+from amistack.session.oscore import protect
 from meterd.agent import Agent, AgentEvent, Schedule
 from meterd.clock import MeterClock
 from meterd.metrology import ConstantSource, Source
 from meterd.recorder import Recorder
 from meterd.storage import Storage
 from tests.support.head_end import HeadEnd, head_end_key, key_of
+from tests.support.power import TornFiles
 from tests.support.worlds import PERFECT, Host, LinkQuality, World
 
 EPOCH: Final = 1_790_000_000.0
@@ -35,11 +40,42 @@ def constant() -> Source:
     return ConstantSource(watts=100, interval_s=HOURLY)
 
 
+class Sealed:
+    """Every sealing operation of OSCORE, and whether a nonce was ever taken twice."""
+
+    def __init__(self) -> None:
+        self.plaintexts: dict[tuple[bytes, bytes], set[tuple[bytes, bytes]]] = defaultdict(set)
+
+    def check(self) -> None:
+        assert self.plaintexts
+        assert all(len(covered) == 1 for covered in self.plaintexts.values())
+
+
+def watched_nonces(monkeypatch: pytest.MonkeyPatch) -> Sealed:
+    """What is sealed from now on, by whomever."""
+    record = Sealed()
+    real = protect.AESCCM
+
+    class Watched:
+        def __init__(self, key: bytes, tag_length: int) -> None:
+            self._key = key
+            self._real = real(key, tag_length)
+
+        def encrypt(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+            record.plaintexts[self._key, nonce].add((plaintext, aad))
+            return self._real.encrypt(nonce, plaintext, aad)
+
+        def decrypt(self, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
+            return self._real.decrypt(nonce, ciphertext, aad)
+
+    monkeypatch.setattr(protect, "AESCCM", Watched)
+    return record
+
+
 @dataclass
 class Bench:
     """One world with a meter and a head-end."""
 
-    folder: Path
     seed: int = 0
     quality: LinkQuality = PERFECT
     make_source: Callable[[], Source] = constant
@@ -48,6 +84,7 @@ class Bench:
     trusted: Credential | None = None
     clock_error: float = 0.0
     epoch: float = EPOCH
+    files: TornFiles = field(init=False)
     world: World = field(init=False)
     head_end: HeadEnd = field(init=False)
     agent: Agent = field(init=False)
@@ -57,6 +94,7 @@ class Bench:
     start_count: int = 0
 
     def __post_init__(self) -> None:
+        self.files = TornFiles(random.Random(f"files {self.seed}"))
         self.world = World(self.seed, self.quality)
         self.head_end = HeadEnd(
             head_end_key(1), {METER: meter_key().credential}, self.utc, seed=self.seed
@@ -81,7 +119,7 @@ class Bench:
         self.start_count += 1
         dice = random.Random(f"meter {self.seed} {self.start_count}")
         now = self.world.now
-        self.storage = Storage.open(self.folder / "meter.sqlite")
+        self.storage = Storage.on(self.files)
         self.agent = Agent(
             meter=METER,
             key=meter_key(),
@@ -103,9 +141,17 @@ class Bench:
         return self.host
 
     def power_off(self) -> None:
-        """As the plug does it: whatever is not committed is gone."""
+        """As the plug does it: whatever is not durable is as the dice say."""
         self.world.remove("meter")
-        self.storage.close()
+        self.files.crash()
+
+    def fill_disk(self) -> None:
+        """From now on nothing can be kept."""
+        self.files.fails_with = errno.ENOSPC
+
+    def mend_disk(self) -> None:
+        """From now on it can."""
+        self.files.fails_with = None
 
     def restart(self) -> None:
         self.power_off()

@@ -112,6 +112,12 @@ def test_init_prints_the_enrolment_line_and_identity_prints_it_again(
     assert capsys.readouterr().out == first.out
 
 
+def test_init_takes_an_offset_west_of_utc(tmp_path: Path) -> None:
+    """Its sign looks like an option's, and half the world is west."""
+    assert main(["init", "--directory", str(tmp_path), "--standard-offset", "-06:00"]) == 0
+    assert 'standard_offset = "-06:00"' in (tmp_path / CONFIG_FILE).read_text()
+
+
 def test_init_takes_an_identifier_and_refuses_another_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,11 +163,13 @@ def _no_key(config: Path) -> None:
 
 
 def _bad_storage(config: Path) -> None:
-    (config.parent / "meter.sqlite").write_text("this is no database\n" * 100)
+    (config.parent / "meter-data").write_text("this is no folder\n" * 100)
 
 
-def _folder_storage(config: Path) -> None:
-    (config.parent / "meter.sqlite").mkdir()
+def _damaged_storage(config: Path) -> None:
+    Storage.open(config.parent / "meter-data").close()
+    (segment,) = (config.parent / "meter-data").glob("journal-*")
+    segment.write_bytes(bytes(100))
 
 
 def _binary(config: Path) -> None:
@@ -169,7 +177,7 @@ def _binary(config: Path) -> None:
 
 
 def _changed_channels(config: Path) -> None:
-    storage = Storage.open(config.parent / "meter.sqlite")
+    storage = Storage.open(config.parent / "meter-data")
     storage.keep_note("channels", "others")
     storage.close()
 
@@ -192,8 +200,8 @@ FAILURES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no key": (_no_key, "is missing"),
     "bad key": (_bad_key, "not a private key"),
     "open key": (_open_key, "chmod 600"),
-    "bad storage": (_bad_storage, "not a database"),
-    "folder storage": (_folder_storage, "cannot be"),
+    "bad storage": (_bad_storage, "meter-data cannot be used: "),
+    "damaged storage": (_damaged_storage, "is damaged at its beginning; move it away"),
     "changed channels": (_changed_channels, "other channels"),
     "unknown host": (_replace(ADDRESS, "no-such-host.invalid"), "'no-such-host.invalid'"),
     "unspeakable host": (_replace(ADDRESS, "a..b"), "HOST:PORT"),
@@ -305,7 +313,7 @@ def test_signal_ends_it_at_once_and_the_next_start_goes_on(
         assert one.stop(number) == 0
         assert b"Traceback" not in one.raw
         one.wait_for("meter stopped")
-        storage = Storage.open(config.parent / "meter.sqlite")
+        storage = Storage.open(config.parent / "meter-data")
         assert len(storage.owed_days()) == 45, stage
         log = [str(entry.event) for entry in storage.entries(0, 1 << 32, limit=9)]
         assert log == ["3.21.0.31", "3.26.0.216"][: 1 if stage == "first" else 2]

@@ -49,7 +49,7 @@ def test_shortest_file_has_every_default(tmp_path: Path) -> None:
     settings = load(tmp_path, text())
     assert settings.meter.eui64.hex() == "02aabbccddeeff01"
     assert settings.meter.key == tmp_path / "meter-key.pem"
-    assert settings.meter.storage == tmp_path / "meter.sqlite"
+    assert settings.meter.storage == tmp_path / "meter-data"
     assert settings.meter.standard_offset_min == 0
     assert settings.headend.host_and_port == ("192.0.2.7", 5683)
     assert settings.link.host_and_port == ("0.0.0.0", 0)
@@ -59,13 +59,18 @@ def test_shortest_file_has_every_default(tmp_path: Path) -> None:
     assert settings.schedule.start_spread_s == 5
 
 
+def test_head_end_without_an_address_is_for_a_search_to_find(tmp_path: Path) -> None:
+    settings = load(tmp_path, text().replace("address =", "# address ="))
+    assert settings.headend.host_and_port is None
+
+
 def test_every_setting_is_taken(tmp_path: Path) -> None:
     settings = load(
         tmp_path,
         text(
             meter=[
                 'key = "keys/my.pem"',
-                'storage = "/var/lib/m.sqlite"',
+                'storage = "/var/lib/meter"',
                 'standard_offset = "-03:30"',
                 "register_start = [5, 1000000000000]",
             ],
@@ -75,7 +80,7 @@ def test_every_setting_is_taken(tmp_path: Path) -> None:
         ),
     )
     assert settings.meter.key == tmp_path / "keys/my.pem"
-    assert settings.meter.storage == Path("/var/lib/m.sqlite")
+    assert settings.meter.storage == Path("/var/lib/meter")
     assert settings.meter.standard_offset_min == -210
     assert settings.meter.register_start == (5, 10**12)
     assert settings.link.host_and_port == ("::", 5683)
@@ -126,7 +131,11 @@ WRONG = {
     "key path": (text(meter=['key = ""']), "meter.key is ''", "a path"),
     "unknown key": (text(meter=['standart_offset = "x"']), "standart_offset", "standard_offset"),
     "unknown table": (text(head_end=["a = 1"]), "head_end is not a setting", "headend"),
-    "no address": (text().replace("address =", "# a ="), "headend.address is missing", "text"),
+    "no public key": (
+        text().replace("public_key =", "# a ="),
+        "headend.public_key is missing",
+        "text",
+    ),
     "address": (text(headend=['address = "a:b:c"']), "headend.address is 'a:b:c'", "[ADDRESS]"),
     "address port": (text(headend=['address = "a:99999"']), "address is 'a:99999'", "HOST:PORT"),
     "address port 0": (text(headend=['address = "a:0"']), "address is 'a:0'", "port above 0"),

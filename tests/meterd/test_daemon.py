@@ -30,7 +30,7 @@ from meterd.provision import CONFIG_FILE, Template, provision
 from tests.support.head_end import HeadEnd, head_end_key, key_of
 
 PUBLIC_KEY = encode_public_key(key_of(1).public_key()).hex()
-AT_ONCE = ("report_delay_s = 0", "report_spread_s = 0", "start_spread_s = 0")
+AT_ONCE = ("report_delay_s = 0", "report_spread_s = 0", "start_spread_s = 0", "catch_up_s = 0")
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,7 @@ async def test_head_end_that_cannot_be_found_is_one_line(
 
 
 def test_settings_give_the_addresses_apart() -> None:
-    assert HeadEndSettings("[::1]:7", PUBLIC_KEY).host_and_port == ("::1", 7)
+    assert HeadEndSettings(PUBLIC_KEY, "[::1]:7").host_and_port == ("::1", 7)
     assert LinkSettings().host_and_port == ("0.0.0.0", 0)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from amistack.errors import StoreError, StoreUnusable
-from meterd.files import RealFiles
+from meterd.files import LOCK, FrozenFiles, RealFiles
 from meterd.journal import SEGMENT_SIZE_MAX, Journal
 
 
@@ -265,7 +265,7 @@ def test_files_are_given_back(folder: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         Journal(RealFiles(folder)).close()
-    (file,) = (file for file in folder.iterdir() if file.name != RealFiles.LOCK)
+    (file,) = (file for file in folder.iterdir() if file.name != LOCK)
     file.write_bytes(b"AMIMTR9\n")
     for _ in range(3):
         with pytest.raises(StoreUnusable, match="newer"):
@@ -274,6 +274,34 @@ def test_files_are_given_back(folder: Path) -> None:
 
 
 # Who may have it
+
+
+def test_frozen_files_are_read_and_never_written(folder: Path, watched: list[str]) -> None:
+    journal = Journal(RealFiles(folder))
+    journal.transact([("a", 1, "kept")])
+    journal.close()
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    watched.clear()
+    frozen = Journal(FrozenFiles(folder))
+    assert frozen.get("a", 1) == "kept"
+    for number in range(10):
+        frozen.transact([("a", number, bytes(SEGMENT_SIZE_MAX // 4))])
+    assert len(frozen.table("a")) == 10
+    frozen.close()
+    assert watched == []
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_frozen_files_need_only_the_right_to_read(folder: Path) -> None:
+    Journal(RealFiles(folder)).close()
+    modes = {path: path.stat().st_mode for path in (folder, *folder.iterdir())}
+    for path in modes:
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    try:
+        Journal(FrozenFiles(folder)).close()
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
 
 
 def test_second_holder_is_refused_in_one_line_until_the_first_lets_go(folder: Path) -> None:

@@ -8,6 +8,7 @@ was reached once, or is StoreUnusable in one line. The model is a plain dict.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import errno
 import random
@@ -476,6 +477,40 @@ def test_newer_segment_without_a_beginning_gives_way_to_the_older_and_is_counted
     assert journal.get("a", 1) == b"old"
     assert journal.dropped_octets == 100
     assert list(segments(files)) == ["journal-00000008"]
+
+
+def test_empty_newer_segment_gives_way_to_the_older_and_is_counted() -> None:
+    files = TornFiles(random.Random(0))
+    Journal(files).transact([("a", 1, "kept")])
+    files.crash()
+    files.put("journal-00000007", b"")
+    journal = Journal(files)
+    assert journal.get("a", 1) == "kept"
+    assert journal.dropped_octets == 1
+
+
+def test_amendment_of_a_journal_that_dropped_octets_is_durable_with_its_taking_up() -> None:
+    def amend(journal: Journal) -> list[Change]:
+        count = journal.get("a", "found") or 0
+        return [("a", "found", count + journal.dropped_octets), ("a", 1, None)]
+
+    for seed in range(10):
+        for cut in range(12):
+            files = TornFiles(random.Random(seed))
+            journal = Journal(files, amend=amend)
+            journal.transact([("a", 1, "doubtful")])
+            assert journal.get("a", "found") is None, "nothing was dropped"
+            files.crash()
+            (name,) = files.names()
+            files.put(name, files.read(name, 1 << 20) + b"torn")
+            files.cut_after(cut)
+            with contextlib.suppress(PowerCut):
+                Journal(files, amend=amend)
+            files.crash()
+            # Whoever comes next finds it amended, even if he would not do it himself.
+            journal = Journal(files) if cut == 11 else Journal(files, amend=amend)
+            assert journal.get("a", 1) is None
+            assert journal.get("a", "found") == 4
 
 
 def test_files_that_are_no_segments_are_left_alone() -> None:

@@ -80,7 +80,7 @@ def test_identity_waits_for_its_head_end_with_the_lines_to_fill_in(tmp_path: Pat
     provision(tmp_path, Template())
     content = (tmp_path / CONFIG_FILE).read_text()
     assert "`headend init` prints" in content
-    with pytest.raises(ConfigError, match=r"headend\.address is missing"):
+    with pytest.raises(ConfigError, match=r"headend\.public_key is missing"):
         load_settings(tmp_path / CONFIG_FILE)
     content = content.replace("# address", "address").replace("# public_key", "public_key")
     content = content.replace("66 hex digits", PUBLIC_KEY).replace("HOST", "192.0.2.1")
@@ -88,20 +88,19 @@ def test_identity_waits_for_its_head_end_with_the_lines_to_fill_in(tmp_path: Pat
     assert load_settings(tmp_path / CONFIG_FILE).headend.host_and_port == ("192.0.2.1", 5683)
 
 
-@pytest.mark.parametrize(
-    ("template", "there", "missing"),
-    [
-        (Template(address="192.0.2.9:77"), 'address = "192.0.2.9:77"', "public_key"),
-        (Template(public_key=PUBLIC_KEY), f'public_key = "{PUBLIC_KEY}"', "address"),
-    ],
-)
-def test_half_of_a_head_end_is_not_dropped(
-    tmp_path: Path, template: Template, there: str, missing: str
-) -> None:
-    provision(tmp_path, template)
-    assert f"\n{there}\n" in (tmp_path / CONFIG_FILE).read_text()
-    with pytest.raises(ConfigError, match=rf"headend\.{missing} is missing"):
+def test_address_without_a_key_is_not_dropped(tmp_path: Path) -> None:
+    provision(tmp_path, Template(address="192.0.2.9:77"))
+    assert '\naddress = "192.0.2.9:77"\n' in (tmp_path / CONFIG_FILE).read_text()
+    with pytest.raises(ConfigError, match=r"headend\.public_key is missing"):
         load_settings(tmp_path / CONFIG_FILE)
+
+
+def test_key_without_an_address_makes_a_meter_that_searches(tmp_path: Path) -> None:
+    provision(tmp_path, Template(public_key=PUBLIC_KEY))
+    assert "found by DNS-SD" in (tmp_path / CONFIG_FILE).read_text()
+    settings = load_settings(tmp_path / CONFIG_FILE)
+    assert settings.headend.public_key == PUBLIC_KEY
+    assert settings.headend.host_and_port is None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ once; what is beyond the retention is gone.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from meterd.metrology import ConstantSource, Flow, ReplaySource, Source
 from meterd.metrology.source import Energy
 from meterd.recorder import ENTRIES_PER_REPORT_MAX, RETENTION_DAYS, Recorder
 from meterd.storage import Storage
+from tests.support.power import TornFiles
 
 DAY = 86_400
 MIDNIGHT = 20_700 * DAY
@@ -76,20 +78,19 @@ class StubSource:
 
 
 class Bench:
-    """A recorder that can lose its power; the file stays."""
+    """A recorder that can be killed; its files stay."""
 
-    def __init__(self, folder: Path, make: Callable[[Storage], Recorder]) -> None:
-        self.path = folder / "meter.sqlite"
-        self.path.unlink(missing_ok=True)
+    def __init__(self, make: Callable[[Storage], Recorder]) -> None:
+        self.files = TornFiles(random.Random(0))
         self._make = make
         self.start()
 
     def start(self) -> None:
-        self.storage = Storage.open(self.path)
+        self.storage = Storage.on(self.files)
         self.recorder = self._make(self.storage)
 
     def restart(self) -> None:
-        self.storage.close()
+        self.files.kill()
         self.start()
 
     def values(self, day: int) -> list[tuple[int | None, ...]]:
@@ -97,14 +98,12 @@ class Bench:
 
 
 def bench(
-    folder: Path,
     source: Source,
     *,
     offset_min: int = 0,
     register_start: tuple[int, ...] = (),
 ) -> Bench:
     return Bench(
-        folder,
         lambda storage: Recorder(
             storage, source, offset_min=offset_min, register_start=register_start
         ),
@@ -154,7 +153,6 @@ def check_days(
     steps=[(0, True), (1, True), (DAY, False), (2 * DAY + 17, True)],
 )
 def test_recorded_days_are_the_sources_however_the_calls_fall(
-    tmp_path: Path,
     interval_s: int,
     flow_count: int,
     offset_min: int,
@@ -173,7 +171,7 @@ def test_recorded_days_are_the_sources_however_the_calls_fall(
     source = StubSource(
         interval_s, flow_count=flow_count, gap_every=gap_every, known_from=known_from
     )
-    one = bench(tmp_path, source, offset_min=offset_min, register_start=starts)
+    one = bench(source, offset_min=offset_min, register_start=starts)
     first_day = one.recorder.day_of(utc) - RETENTION_DAYS
     if known_from is not None:
         first_day = max(first_day, min(one.recorder.day_of(known_from), one.recorder.day_of(utc)))
@@ -210,13 +208,12 @@ def test_recorded_days_are_the_sources_however_the_calls_fall(
         assert block.values() == tuple(
             source.value(begin + i * interval_s, place) for i in range(block.count)
         )
-    one.storage.close()
 
 
 @pytest.mark.requirement("B1-FR-85")
-def test_every_midnight_has_one_register_read_on_every_channel(tmp_path: Path) -> None:
+def test_every_midnight_has_one_register_read_on_every_channel() -> None:
     source = StubSource(900, flow_count=2)
-    one = bench(tmp_path, source, register_start=(1_000, 2_000))
+    one = bench(source, register_start=(1_000, 2_000))
     one.recorder.advance(MIDNIGHT)
     for hour in range(24 * 5):
         one.recorder.advance(MIDNIGHT + hour * 3600 + 1)
@@ -234,11 +231,10 @@ def test_every_midnight_has_one_register_read_on_every_channel(tmp_path: Path) -
                 for second in range(day * DAY, (day + 1) * DAY, 900)
             )
             assert block.closing == register
-    one.storage.close()
 
 
-def test_day_is_owed_the_moment_it_is_complete_and_not_before(tmp_path: Path) -> None:
-    one = bench(tmp_path, StubSource(known_from=MIDNIGHT))
+def test_day_is_owed_the_moment_it_is_complete_and_not_before() -> None:
+    one = bench(StubSource(known_from=MIDNIGHT))
     one.recorder.advance(MIDNIGHT + DAY - 0.001)
     assert one.recorder.owed_days() == []
     assert one.recorder.block(20_700)[0].count == 23
@@ -248,13 +244,12 @@ def test_day_is_owed_the_moment_it_is_complete_and_not_before(tmp_path: Path) ->
     one.restart()
     one.recorder.advance(MIDNIGHT + DAY + 3600)
     assert one.recorder.owed_days() == []
-    one.storage.close()
 
 
 @pytest.mark.parametrize("offset_min", [-720, -330, 0, 60, 345, 840])
-def test_days_have_24_hours_in_the_standard_offset(tmp_path: Path, offset_min: int) -> None:
+def test_days_have_24_hours_in_the_standard_offset(offset_min: int) -> None:
     source = StubSource(900)
-    one = bench(tmp_path, source, offset_min=offset_min)
+    one = bench(source, offset_min=offset_min)
     one.recorder.advance(MIDNIGHT + 400 * DAY)
     for day in one.recorder.owed_days():
         (block,) = one.recorder.block(day)
@@ -263,20 +258,18 @@ def test_days_have_24_hours_in_the_standard_offset(tmp_path: Path, offset_min: i
         assert (one.recorder.start_of(day) + offset_min * 60) % DAY == 0
         assert one.recorder.day_of(one.recorder.start_of(day)) == day
         assert one.recorder.day_of(one.recorder.start_of(day) - 0.001) == day - 1
-    one.storage.close()
 
 
-def test_first_record_goes_45_days_back_and_no_further(tmp_path: Path) -> None:
-    one = bench(tmp_path, StubSource())
+def test_first_record_goes_45_days_back_and_no_further() -> None:
+    one = bench(StubSource())
     one.recorder.advance(MIDNIGHT + 7200)
     assert one.recorder.owed_days() == list(range(20_699, 20_699 - RETENTION_DAYS, -1))
     assert len(one.recorder.block(20_700 - RETENTION_DAYS)) == 1
     assert one.recorder.block(20_699 - RETENTION_DAYS) == []
-    one.storage.close()
 
 
-def test_days_beyond_the_retention_go_reported_or_not(tmp_path: Path) -> None:
-    one = bench(tmp_path, StubSource(known_from=MIDNIGHT - DAY))
+def test_days_beyond_the_retention_go_reported_or_not() -> None:
+    one = bench(StubSource(known_from=MIDNIGHT - DAY))
     one.recorder.advance(MIDNIGHT)
     assert one.recorder.owed_days() == [20_699]
     one.recorder.advance(MIDNIGHT + RETENTION_DAYS * DAY - 1)
@@ -284,12 +277,11 @@ def test_days_beyond_the_retention_go_reported_or_not(tmp_path: Path) -> None:
     one.recorder.advance(MIDNIGHT + RETENTION_DAYS * DAY)
     assert one.recorder.owed_days()[-1] == 20_700
     assert one.recorder.block(20_699) == []
-    one.storage.close()
 
 
-def test_register_goes_on_over_an_absence_longer_than_the_retention(tmp_path: Path) -> None:
+def test_register_goes_on_over_an_absence_longer_than_the_retention() -> None:
     source = StubSource(known_from=MIDNIGHT)
-    one = bench(tmp_path, source, register_start=(77,))
+    one = bench(source, register_start=(77,))
     one.recorder.advance(MIDNIGHT + DAY)
     end = MIDNIGHT + 100 * DAY
     one.recorder.advance(end)
@@ -297,13 +289,10 @@ def test_register_goes_on_over_an_absence_longer_than_the_retention(tmp_path: Pa
     assert block.closing == 77 + sum(
         source.value(second, 0) or 0 for second in range(MIDNIGHT, end, 3600)
     )
-    one.storage.close()
 
 
-def test_registers_now_are_what_is_recorded_and_the_running_intervals_part(
-    tmp_path: Path,
-) -> None:
-    one = bench(tmp_path, ConstantSource(watts=1000, interval_s=3600), register_start=(10_000,))
+def test_registers_now_are_what_is_recorded_and_the_running_intervals_part() -> None:
+    one = bench(ConstantSource(watts=1000, interval_s=3600), register_start=(10_000,))
     first = (20_700 - RETENTION_DAYS) * DAY
     seen = []
     for second in (0, 1, 1800, 3599, 3600, 3601, 9000):
@@ -315,20 +304,18 @@ def test_registers_now_are_what_is_recorded_and_the_running_intervals_part(
         assert register == 10_000 + (utc - first) // 3600 * 1000 + round((utc - first) % 3600 / 3.6)
         seen.append(register)
     assert seen == sorted(seen)
-    one.storage.close()
 
 
-def test_register_of_the_moment_after_midnight_is_the_midnight_read(tmp_path: Path) -> None:
-    one = bench(tmp_path, StubSource(), register_start=(5,))
+def test_register_of_the_moment_after_midnight_is_the_midnight_read() -> None:
+    one = bench(StubSource(), register_start=(5,))
     one.recorder.advance(MIDNIGHT)
     (block,) = one.recorder.block(20_699)
     assert one.recorder.registers(float(MIDNIGHT)) == ((1, block.closing),)
     assert one.recorder.block(20_700) == []
-    one.storage.close()
 
 
-def test_register_does_not_fall_when_the_hosts_clock_goes_back(tmp_path: Path) -> None:
-    one = bench(tmp_path, ConstantSource(watts=1000, interval_s=3600))
+def test_register_does_not_fall_when_the_hosts_clock_goes_back() -> None:
+    one = bench(ConstantSource(watts=1000, interval_s=3600))
     one.recorder.advance(MIDNIGHT + 7200)
     ((_, before),) = one.recorder.registers(MIDNIGHT + 7200)
     one.restart()
@@ -339,16 +326,14 @@ def test_register_does_not_fall_when_the_hosts_clock_goes_back(tmp_path: Path) -
         assert register == before
     one.recorder.advance(MIDNIGHT + 10_800)
     assert one.recorder.registers(MIDNIGHT + 10_800) == ((1, before + 1000),)
-    one.storage.close()
 
 
-def test_next_due_is_the_end_of_the_running_interval(tmp_path: Path) -> None:
-    one = bench(tmp_path, StubSource(900), offset_min=345)
+def test_next_due_is_the_end_of_the_running_interval() -> None:
+    one = bench(StubSource(900), offset_min=345)
     for utc in (MIDNIGHT, MIDNIGHT + 0.5, MIDNIGHT + 899.999, MIDNIGHT + 900):
         due = one.recorder.next_due(utc)
         assert utc < due <= utc + 900
         assert due % 900 == 0
-    one.storage.close()
 
 
 # Sources with a beginning, an end and holes
@@ -364,7 +349,7 @@ def test_replay_with_a_gap_and_an_end_gives_gaps_there_and_days_that_are_owed(
     tmp_path: Path,
 ) -> None:
     rows = [(MIDNIGHT - 2 * DAY + hour * 3600, str(100 + hour)) for hour in range(30) if hour != 5]
-    one = bench(tmp_path, _replay(tmp_path, rows))
+    one = bench(_replay(tmp_path, rows))
     one.recorder.advance(MIDNIGHT + DAY)
     assert one.recorder.owed_days() == [20_700, 20_699, 20_698]
     ((first,), (second,), (third,)) = (one.values(day) for day in (20_698, 20_699, 20_700))
@@ -375,38 +360,33 @@ def test_replay_with_a_gap_and_an_end_gives_gaps_there_and_days_that_are_owed(
     assert blocks[0].advance == sum(100 + hour for hour in range(24) if hour != 5)
     assert blocks[1].opening == blocks[0].closing
     assert blocks[2].opening == blocks[2].closing == blocks[1].closing
-    one.storage.close()
 
 
-def test_source_that_starts_in_the_middle_of_a_day_leaves_the_hours_before_it_missing(
-    tmp_path: Path,
-) -> None:
+def test_source_that_starts_in_the_middle_of_a_day_leaves_the_hours_before_it_missing() -> None:
     source = StubSource(known_from=MIDNIGHT - DAY + 10 * 3600)
-    one = bench(tmp_path, source)
+    one = bench(source)
     one.recorder.advance(MIDNIGHT + 60)
     assert one.recorder.owed_days() == [20_699]
     ((values),) = one.values(20_699)
     assert values[:10] == (None,) * 10
     assert None not in values[10:]
-    one.storage.close()
 
 
 @pytest.mark.parametrize("known_from", [MIDNIGHT + 3 * 3600, MIDNIGHT + 5 * DAY])
-def test_source_that_starts_later_begins_with_today(tmp_path: Path, known_from: int) -> None:
-    one = bench(tmp_path, StubSource(known_from=known_from))
+def test_source_that_starts_later_begins_with_today(known_from: int) -> None:
+    one = bench(StubSource(known_from=known_from))
     assert one.recorder.advance(MIDNIGHT + 5) == 0
     assert one.recorder.recorded_until is None
     one.recorder.advance(MIDNIGHT + 2 * 3600)
     assert one.values(20_700) == [(None, None)]
     assert one.recorder.owed_days() == []
-    one.storage.close()
 
 
 # Log
 
 
-def test_log_entries_go_by_day_until_they_are_acknowledged(tmp_path: Path) -> None:
-    one = bench(tmp_path, StubSource(), offset_min=60)
+def test_log_entries_go_by_day_until_they_are_acknowledged() -> None:
+    one = bench(StubSource(), offset_min=60)
     start = one.recorder.start_of(20_700)
     before = one.recorder.log(start - 1, COLD_STARTED, "detail", is_time_doubtful=True)
     first = one.recorder.log(start, REGISTERED)
@@ -421,22 +401,20 @@ def test_log_entries_go_by_day_until_they_are_acknowledged(tmp_path: Path) -> No
     assert [entry.sequence for entry in (before, first, last, after)] == [0, 1, 2, 3]
     assert before.detail == "detail"
     assert before.is_time_doubtful
-    one.storage.close()
 
 
-def test_entries_that_found_no_room_go_with_a_later_report(tmp_path: Path) -> None:
-    one = bench(tmp_path, StubSource())
+def test_entries_that_found_no_room_go_with_a_later_report() -> None:
+    one = bench(StubSource())
     entries = [one.recorder.log(MIDNIGHT + i, REGISTERED) for i in range(100)]
     due = one.recorder.entries_due(20_700)
     assert due == entries[:ENTRIES_PER_REPORT_MAX]
     assert one.recorder.entries_due(20_699) == []
     one.recorder.settle(20_700, due)
     assert one.recorder.entries_due(20_701) == entries[ENTRIES_PER_REPORT_MAX:]
-    one.storage.close()
 
 
-def test_log_beyond_the_retention_is_dropped(tmp_path: Path) -> None:
-    one = bench(tmp_path, StubSource(known_from=MIDNIGHT))
+def test_log_beyond_the_retention_is_dropped() -> None:
+    one = bench(StubSource(known_from=MIDNIGHT))
     one.recorder.advance(MIDNIGHT)
     old = one.recorder.log(MIDNIGHT + 5, REGISTERED)
     new = one.recorder.log(MIDNIGHT + DAY + 5, REGISTERED)
@@ -444,7 +422,6 @@ def test_log_beyond_the_retention_is_dropped(tmp_path: Path) -> None:
     assert one.recorder.entries_due(20_800) == [old, new]
     one.recorder.advance(MIDNIGHT + (RETENTION_DAYS + 1) * DAY)
     assert one.recorder.entries_due(20_800) == [new]
-    one.storage.close()
 
 
 # What a storage is bound to
@@ -460,30 +437,28 @@ def test_log_beyond_the_retention_is_dropped(tmp_path: Path) -> None:
     ids=["interval", "channels", "offset"],
 )
 def test_storage_of_other_channels_is_refused_with_one_line(
-    tmp_path: Path, source: StubSource, offset_min: int
+    source: StubSource, offset_min: int
 ) -> None:
-    one = bench(tmp_path, StubSource(3600))
+    one = bench(StubSource(3600))
     one.recorder.advance(MIDNIGHT)
-    with pytest.raises(ConfigError, match="name a new storage file") as refused:
+    with pytest.raises(ConfigError, match="name a new storage folder") as refused:
         Recorder(one.storage, source, offset_min=offset_min)
     assert "\n" not in str(refused.value)
     assert len(one.recorder.block(20_699)) == 1
-    one.storage.close()
 
 
 @pytest.mark.parametrize(("interval_s", "flow_count"), [(30, 2), (40, 2)])
 def test_more_intervals_than_a_report_holds_are_refused_at_the_start(
-    tmp_path: Path, interval_s: int, flow_count: int
+    interval_s: int, flow_count: int
 ) -> None:
     with pytest.raises(ConfigError, match="make a report too long"):
-        bench(tmp_path, StubSource(interval_s, flow_count=flow_count))
+        bench(StubSource(interval_s, flow_count=flow_count))
 
 
-def test_blocks_of_every_size_up_to_the_bound_are_reports(tmp_path: Path) -> None:
-    one = bench(tmp_path, StubSource(60, flow_count=2, known_from=MIDNIGHT))
+def test_blocks_of_every_size_up_to_the_bound_are_reports() -> None:
+    one = bench(StubSource(60, flow_count=2, known_from=MIDNIGHT))
     one.recorder.advance(MIDNIGHT + DAY)
     blocks: list[IntervalBlock] = one.recorder.block(20_700)
     assert [block.count for block in blocks] == [1440, 1440]
     entries: list[LogEntry] = one.recorder.entries_of(20_700)
     assert entries == []
-    one.storage.close()

@@ -25,6 +25,7 @@ from amistack.model import (
     RegistrationAcknowledgement,
     RegistrationReason,
     ReportAcknowledgement,
+    ReportRequest,
     TimeAnswer,
     Verdict,
 )
@@ -163,6 +164,10 @@ MESSAGES = {
             block_tuples(is_whole_day=False),
             entry_tuples,
         ),
+    ),
+    "report-request": (
+        ReportRequest,
+        st.tuples(days, days).map(lambda two: ReportRequest(min(two), max(two))),
     ),
     "time-answer": (TimeAnswer, st.builds(TimeAnswer, received_ms, held_ms)),
 }

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from amistack.errors import ModelError
-from amistack.model import CONTENT_FORMAT_V1, DailyReport, ReadAnswer
+from amistack.model import CONTENT_FORMAT_V1, DailyReport, ReadAnswer, ReportRequest
 from amistack.model.wire import PAYLOAD_SIZE_MAX, load
 from tests.model.messages import MESSAGES
 
@@ -206,6 +206,18 @@ def test_second_forms_and_other_types_are_refused(octets: str, why: str) -> None
     kind.decode(bytes.fromhex("82 00 00"))
     with pytest.raises(ModelError):
         kind.decode(bytes.fromhex(octets))
+
+
+@pytest.mark.parametrize(
+    ("first_day", "last_day"), [(1, 0), (20_001, 20_000), (-1, 0), (0, 49_711), (49_711, 49_711)]
+)
+def test_request_of_days_that_are_none_or_run_backwards_cannot_be(
+    first_day: int, last_day: int
+) -> None:
+    with pytest.raises(ModelError):
+        ReportRequest(first_day, last_day)
+    with pytest.raises(ModelError):
+        ReportRequest.decode(cbor2.dumps([first_day, last_day]))
 
 
 def test_message_beyond_the_size_limit_is_refused_unread() -> None:

@@ -99,7 +99,7 @@ def test_an_unknown_meter_is_refused_and_nothing_is_kept() -> None:
     street.join()
     (failure,) = street.meter.handshake_failures
     assert failure == HandshakeFailed(
-        HEAD_END_AT, "refused by the responder", "ErrorMessage(code=3, info=True)"
+        HEAD_END_AT, "refused by the responder", "it does not know our credential (error 3)"
     )
     assert street.head_end.stack.refused == {"edhoc: unknown credential": 1}
     assert street.head_end.stack.session_of(METER) is None

@@ -32,6 +32,7 @@ from amistack.model import (
 from amistack.model.events import PRIMARY_POWER_RESTORED
 from amistack.session.fleet import encode_public_key
 from headend.domain.asking import NotAnswered, Unreachable
+from headend.southbound.ledger import Tally
 
 NOW: Final = 1_795_170_000
 """2026-11-20 09:40 UTC."""
@@ -201,3 +202,9 @@ class NoTraffic:
         self.flagged: dict[str, int] = {}
         self.quarantined: dict[str, int] = {}
         self.depths: dict[str, tuple[int, int]] = {"requests to answer": (0, 4096)}
+        self.tallies: dict[str, Tally] = {}
+        self.refused_uplinks: dict[tuple[str, str], int] = {}
+        self.oldest_pending_s = 0.0
+        self.session_count = 0
+        self.stored_records: dict[tuple[str, str], int] = {}
+        self.link_counters: dict[str, int] = {}

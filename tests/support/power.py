@@ -9,6 +9,7 @@ sees it, and later flushes of that file work without making anything durable for
     cut_after     the power goes at the n-th call from now; `crash` brings it back
     kill          the program ends at once, the kernel goes on: everything written is seen
     fail_after    the n-th calls from now fail, after doing none, some or all of their work
+    fails_with    as long as it is set every call fails so, or every append that `refuses` names
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class _TornFile:
         def some() -> None:
             files.write(node, octets[: files.dice.randint(0, len(octets))])
 
-        files.step("append", lambda: files.write(node, octets), some)
+        files.step("append", lambda: files.write(node, octets), some, octets)
 
     def sync(self) -> None:
         self._check()
@@ -108,6 +109,8 @@ class TornFiles:
         self.open_count = 0
         self.sync_count = 0
         self.written_octets = 0
+        self.fails_with: int | None = None
+        self.refuses: Callable[[bytes], bool] | None = None
         self._seen: dict[str, _Node] = {}
         self._durable: dict[str, _Node] = {}
         self._pending: list[_NameChange] = []
@@ -145,6 +148,7 @@ class TornFiles:
         self.open_count = 0
         self._cut_at = None
         self._failures = {}
+        self.fails_with = self.refuses = None
 
     def put(self, name: str, octets: bytes) -> None:
         """A file that was there before, durable."""
@@ -213,7 +217,11 @@ class TornFiles:
     # How it behaves
 
     def step(
-        self, call: str, do: Callable[[], object], do_some: Callable[[], object] = lambda: None
+        self,
+        call: str,
+        do: Callable[[], object],
+        do_some: Callable[[], object] = lambda: None,
+        octets: bytes | None = None,
     ) -> None:
         """One call: done, or failed, or where the power goes."""
         assert not self.is_closed, "used after it was closed"
@@ -226,6 +234,8 @@ class TornFiles:
             do_some()
             raise PowerCut
         error = self._failures.get(number)
+        if self.refuses is None or (octets is not None and self.refuses(octets)):
+            error = error or self.fails_with
         if error is not None:
             do_some()
             raise OSError(error, os.strerror(error))

@@ -24,7 +24,7 @@ from headend.store.sqlite import SqliteStore
 from meterd.daemon import Meter, load_settings
 from meterd.provision import Identity, Template, provision
 
-AT_ONCE = ("report_delay_s = 0", "report_spread_s = 0", "start_spread_s = 0")
+AT_ONCE = ("report_delay_s = 0", "report_spread_s = 0", "start_spread_s = 0", "catch_up_s = 0")
 
 
 @dataclass

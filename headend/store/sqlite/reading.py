@@ -115,6 +115,7 @@ def sessions(connection: sqlite3.Connection) -> list[StoredSession]:
             reserved_until,
             (base, int.from_bytes(bitmap, "big")),
             established_at,
+            bool(is_doubtful),
         )
         for (
             meter,
@@ -127,8 +128,25 @@ def sessions(connection: sqlite3.Connection) -> list[StoredSession]:
             base,
             bitmap,
             established_at,
+            is_doubtful,
         ) in connection.execute("SELECT * FROM session")
     ]
+
+
+def recalls(connection: sqlite3.Connection) -> list[Eui64]:
+    """See `Store.recalls`."""
+    return [meter for (meter,) in connection.execute("SELECT meter FROM recall")]
+
+
+def report_days(
+    connection: sqlite3.Connection, meter: Eui64, first_day: int, last_day: int
+) -> list[int]:
+    """See `Store.report_days`."""
+    rows = connection.execute(
+        "SELECT day FROM report WHERE meter = ? AND day BETWEEN ? AND ?",
+        (meter, first_day, last_day),
+    )
+    return [day for (day,) in rows]
 
 
 def locations(connection: sqlite3.Connection) -> list[Location]:

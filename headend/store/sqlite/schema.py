@@ -43,10 +43,7 @@ def connect(path: Path) -> sqlite3.Connection:
         _prepare(connection, path)
     except sqlite3.Error as error:
         connection.close()
-        raise StoreUnusable(
-            f"{path} cannot be used: {error}; restore it from a backup, "
-            "or move it away to start anew"
-        ) from error
+        raise StoreUnusable(f"{path} cannot be used: {error}; {_cure(error)}") from error
     except StoreUnusable:
         connection.close()
         raise
@@ -63,6 +60,18 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise StoreUnusable(f"{path} cannot be opened a second time: {error}") from error
     return connection
+
+
+def _cure(error: sqlite3.Error) -> str:
+    """What an operator can do; the low octet of SQLite's code is the kind of the error."""
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if kind == sqlite3.SQLITE_FULL:
+        return "make room on that disk, then start again; nothing in it is lost"
+    if kind == sqlite3.SQLITE_READONLY:
+        return "let this user write to it and to its folder"
+    if kind == sqlite3.SQLITE_IOERR:
+        return "check the disk, and the room on it"
+    return "restore it from a backup, or move it away to start anew"
 
 
 def _make_private(path: Path) -> None:

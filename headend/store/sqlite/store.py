@@ -12,17 +12,19 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-from amistack.errors import StoreBusy, StoreError
+from amistack.errors import StoreBusy, StoreError, StoreUnusable
 from amistack.identifiers import Eui64
 from headend.domain.meters import ChannelRecord, Location, Meter, StoredSession
 from headend.domain.readings import LogRecord, OnDemandRead
 from headend.store.interface import (
     QUEUE_MAX,
+    Commits,
     Counts,
     MeterOverview,
     Outcome,
@@ -30,11 +32,14 @@ from headend.store.interface import (
     Write,
 )
 from headend.store.sqlite import reading
+from headend.store.sqlite.beat import Beat
 from headend.store.sqlite.schema import connect, connect_readonly
-from headend.store.sqlite.writing import apply
+from headend.store.sqlite.writing import apply, doubt
 
 GROUP_MAX: Final = 1_000
 """Writes in one transaction: enough to share its flush, few enough to keep the wait short."""
+LINGER_S: Final = 0.003
+"""Seconds that the writer waits for company when the last group had some."""
 UNTHREADED_S: Final = 0.002
 """Seconds that a group waits without threads, as it would for a flush."""
 
@@ -49,14 +54,17 @@ class SqliteStore:
         self,
         writing: sqlite3.Connection,
         reading_: sqlite3.Connection,
+        beat: Beat,
         *,
         is_threaded: bool = True,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._writing = writing
         self._reading = reading_
+        self._beat = beat
         self._queue: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
         self._depth = 0
+        self._commits = Commits()
         self._is_closed = False
         self._reader: ThreadPoolExecutor | None = None
         self._writer: threading.Thread | None = None
@@ -74,8 +82,27 @@ class SqliteStore:
         """
         writing = connect(path)
         try:
-            return cls(writing, connect_readonly(path), is_threaded=is_threaded)
+            beat = Beat(writing, path)
+        except (sqlite3.Error, OSError) as error:
+            writing.close()
+            raise StoreUnusable(f"{path}: its note of writes cannot be used: {error}") from error
+        try:
+            if beat.is_restored:
+                with writing:
+                    writing.execute("BEGIN IMMEDIATE")
+                    doubt(writing)
+                    beat.advance(writing)
+                beat.note()
+        except sqlite3.Error as error:
+            beat.close()
+            writing.close()
+            raise StoreUnusable(
+                f"{path} was put back from a backup, and cannot be marked so: {error}"
+            ) from error
+        try:
+            return cls(writing, connect_readonly(path), beat, is_threaded=is_threaded)
         except StoreError:
+            beat.close()
             writing.close()
             raise
 
@@ -107,13 +134,27 @@ class SqliteStore:
         return outcome
 
     @property
+    def is_restored(self) -> bool:
+        """See `Store.is_restored`."""
+        return self._beat.is_restored
+
+    @property
     def depth(self) -> tuple[int, int]:
         """Writes that wait, and their bound."""
         return self._depth, QUEUE_MAX
 
+    @property
+    def commits(self) -> Commits:
+        """See `Store.commits`."""
+        return self._commits
+
     def _write(self) -> None:
         """The writer's thread: take what waits, commit it together, tell the outcomes."""
+        group: list[_Submission] = []
         while (first := self._queue.get()) is not None:
+            if len(group) > 1:
+                # Under load the next group is larger for a moment's wait; a lone write has none.
+                time.sleep(LINGER_S)
             group = [first]
             is_last = False
             while len(group) < GROUP_MAX:
@@ -156,14 +197,20 @@ class SqliteStore:
 
     def _transact(self, writes: Sequence[Write]) -> list[Outcome]:
         connection = self._writing
-        connection.execute("BEGIN IMMEDIATE")
+        begun_at = time.perf_counter()
         try:
+            connection.execute("BEGIN IMMEDIATE")
             outcomes = [apply(connection, write) for write in writes]
+            self._beat.advance(connection)
             connection.execute("COMMIT")
         except BaseException:
+            self._commits.failed_count += 1
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+        self._commits.sizes.note(len(writes))
+        self._commits.seconds.note(time.perf_counter() - begun_at)
+        self._beat.note()
         return outcomes
 
     def _tell(self, told: list[tuple[Callable[[Outcome], None], Outcome]]) -> None:
@@ -205,6 +252,14 @@ class SqliteStore:
     async def sessions(self) -> Iterable[StoredSession]:
         """See `Store.sessions`."""
         return await self._read(reading.sessions)
+
+    async def recalls(self) -> Iterable[Eui64]:
+        """See `Store.recalls`."""
+        return await self._read(reading.recalls)
+
+    async def report_days(self, meter: Eui64, first_day: int, last_day: int) -> Sequence[int]:
+        """See `Store.report_days`."""
+        return await self._read(reading.report_days, meter, first_day, last_day)
 
     async def locations(self) -> Iterable[Location]:
         """See `Store.locations`."""
@@ -263,6 +318,7 @@ class SqliteStore:
         self._reader.shutdown()
         self._reading.close()
         self._writing.close()
+        self._beat.close()
 
     def abandon(self) -> None:
         """Close a store without threads as a kill would: what waits is never committed."""
@@ -270,3 +326,4 @@ class SqliteStore:
         self._is_closed = True
         self._reading.close()
         self._writing.close()
+        self._beat.close()

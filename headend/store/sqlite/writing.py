@@ -26,6 +26,7 @@ from headend.store.interface import (
     KeepSession,
     Kept,
     Outcome,
+    RecallDone,
     Record,
     ReserveNumbers,
     Write,
@@ -49,6 +50,9 @@ def apply(connection: sqlite3.Connection, write: Write) -> Outcome:
                 connection, write.session.meter, write.path, write.session.established_at
             )
             return None
+        case RecallDone():
+            connection.execute("DELETE FROM recall WHERE meter = ?", (write.meter,))
+            return None
         case KeepRead():
             _keep_read(connection, write.read)
             return None
@@ -62,6 +66,12 @@ def apply(connection: sqlite3.Connection, write: Write) -> Outcome:
             return None
         case _:
             assert_never(write)
+
+
+def doubt(connection: sqlite3.Connection) -> None:
+    """Mark what cannot be trusted in a store that was put back from a backup."""
+    connection.execute("UPDATE session SET is_window_doubtful = 1")
+    connection.execute("INSERT OR IGNORE INTO recall SELECT meter FROM meter")
 
 
 def _enrol(connection: sqlite3.Connection, write: EnrolMeters) -> Outcome:
@@ -85,7 +95,7 @@ def _enrol(connection: sqlite3.Connection, write: EnrolMeters) -> Outcome:
 def _keep_session(connection: sqlite3.Connection, session: StoredSession) -> None:
     base, bitmap = session.window
     connection.execute(
-        "INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
         (
             session.meter,
             session.recipient_id,
@@ -133,7 +143,8 @@ def _keep_read(connection: sqlite3.Connection, read: OnDemandRead) -> None:
 def _keep_delivery(connection: sqlite3.Connection, delivery: KeepDelivery) -> tuple[Kept, ...]:
     base, bitmap = delivery.window
     connection.execute(
-        "UPDATE session SET window_base = ?, window_bitmap = ? WHERE recipient_id = ?",
+        "UPDATE session SET window_base = ?, window_bitmap = ?, is_window_doubtful = 0 "
+        "WHERE recipient_id = ?",
         (base, bitmap.to_bytes(8, "big"), delivery.recipient_id),
     )
     _keep_location(connection, delivery.meter, delivery.path, delivery.received_ms // 1000)

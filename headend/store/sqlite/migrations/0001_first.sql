@@ -17,7 +17,8 @@ CREATE TABLE session (
   reserved_until INTEGER NOT NULL,
   window_base    INTEGER NOT NULL,
   window_bitmap  BLOB NOT NULL,
-  established_at INTEGER NOT NULL
+  established_at INTEGER NOT NULL,
+  is_window_doubtful INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE location (
@@ -114,3 +115,17 @@ CREATE TABLE on_demand_read (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX on_demand_read_by_meter ON on_demand_read (meter, asked_ms);
+
+-- Meters whose reports of past days are to be asked for, after a backup was put back.
+CREATE TABLE recall (
+  meter BLOB PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
+-- Counts groups of writes. Beside the file its last value is noted: a store that is behind the note
+-- was put back from a backup.
+CREATE TABLE beat (
+  one   INTEGER PRIMARY KEY CHECK (one = 1),
+  count INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO beat VALUES (1, 0);
