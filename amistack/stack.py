@@ -74,6 +74,7 @@ SEQUENCE_LOW: Final = 16
 """With fewer left the next block is asked for, ahead of need."""
 HELD_MAX: Final = 32
 """Messages of one session that wait for the next block of numbers."""
+HINT_SIZE_MAX: Final = 64
 ECHO_SIZE: Final = 8
 ECHO_RATE_MAX: Final = 200
 """Sessions with a doubtful window that are asked for freshness in a second; others come later."""
@@ -111,13 +112,14 @@ class SecureResponse:
 class RequestFailed:
     """A request of ours ends without an authentic response; `code` is an unprotected answer's.
 
-    An unprotected answer proves nothing: it is a hint, at most.
+    An unprotected answer proves nothing: it is a hint, at most. `hint` is what its sender said.
     """
 
     request: RequestId
     identity: bytes
     reason: str
     code: int | None = None
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -632,7 +634,11 @@ class Stack:
             self._refused["response not protected"] += 1
             self._events.append(
                 RequestFailed(
-                    asked.request, asked.identity, "response not protected", event.message.code
+                    asked.request,
+                    asked.identity,
+                    "response not protected",
+                    event.message.code,
+                    event.message.payload[:HINT_SIZE_MAX].decode(errors="replace"),
                 )
             )
             return

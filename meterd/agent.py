@@ -56,7 +56,7 @@ from amistack.model.events import (
 from amistack.model.resources import READ, REGISTRATION, REPORT
 from amistack.session.credentials import AuthenticationKey, Credential
 from amistack.session.handshakes import CredentialWanted, SessionProposed
-from amistack.session.oscore import ReplayWindow, SecurityContext
+from amistack.session.oscore import REPLAY, ReplayWindow, SecurityContext
 from amistack.stack import (
     SEQUENCE_BLOCK,
     Event,
@@ -612,11 +612,14 @@ class Agent:
         if self._under_way is None or self._under_way.request != event.request:
             return
         self._under_way = None
-        if event.code in (Code.UNAUTHORIZED, Code.BAD_REQUEST):
+        is_repeated = event.code == Code.UNAUTHORIZED and event.hint == REPLAY
+        if event.code in (Code.UNAUTHORIZED, Code.BAD_REQUEST) and not is_repeated:
             # The head-end does not know the session, or has other keys for it (RFC 8613 8.2).
             # Anybody can say so, but only the head-end can go through a handshake: the old
             # session stays in use until then, and handshakes are as far apart as any retry.
             self.stage = Stage.SECURING
+        # A replay is what the head-end sees when it was killed between commit and answer and our
+        # message came again: the session is whole, and a new number is all that is needed.
         self._hinder(event.reason, now=now, may_be_elsewhere=True)
 
     # Requests of the head-end

@@ -37,6 +37,7 @@ from amistack.model.events import (
     STORAGE_DAMAGED,
 )
 from amistack.model.resources import READ
+from amistack.session.oscore import REPLAY
 from amistack.stack import HELD_MAX, SEQUENCE_BLOCK, Stack
 from meterd.agent import (
     PAYLOAD_SIZE_MAX,
@@ -391,7 +392,7 @@ def test_head_end_that_forgot_everything_gets_a_new_session(sealed: Sealed) -> N
     sealed.check()
 
 
-def _forge(one: Bench, code: Code) -> None:
+def _forge(one: Bench, code: Code, payload: bytes = b"go away") -> None:
     """Answer every request under way to the head-end in its place, unprotected."""
 
     def passes(sender: object, receiver: object, datagram: bytes) -> bool:
@@ -399,7 +400,7 @@ def _forge(one: Bench, code: Code) -> None:
             return True
         message = Message.decode(datagram)
         if message.type is Type.CON:
-            forged = Message.response(code, payload=b"go away").addressed(
+            forged = Message.response(code, payload=payload).addressed(
                 type=Type.ACK, message_id=message.message_id, token=message.token
             )
             one.world.passes = None
@@ -425,6 +426,21 @@ def test_forged_refusal_costs_handshakes_apart_and_not_the_session(code: Code) -
     one.world.elapse(2 * RETRY_MAX)
     assert one.head_end.days[-1] == TODAY
     assert one.recorder.owed_days() == []
+
+
+def test_message_taken_for_a_replay_goes_again_under_a_new_number_without_a_handshake() -> None:
+    """So a head-end that is killed between commit and answer costs no handshake."""
+    one = settled()
+    asked_before = len(one.head_end.registrations)
+    _forge(one, Code.UNAUTHORIZED, REPLAY.encode())
+    one.world.run(until=one.midnight(TODAY + 1) + 3600)
+    assert one.agent.stage is Stage.REPORTING
+    assert one.recorder.owed_days() == [TODAY]
+    one.world.passes = None
+    one.world.elapse(2 * RETRY_MAX)
+    assert one.recorder.owed_days() == []
+    assert one.head_end.session_count == 1
+    assert len(one.head_end.registrations) == asked_before
 
 
 @pytest.mark.parametrize("code", [Code.CHANGED, Code.CREATED, Code.NOT_FOUND, Code.CONTENT])

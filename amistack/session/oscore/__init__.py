@@ -12,6 +12,7 @@ from amistack.session.oscore.context import (
 from amistack.session.oscore.contexts import ContextTable
 from amistack.session.oscore.option import OscoreOption
 from amistack.session.oscore.protect import (
+    REPLAY,
     RequestBinding,
     find_kid,
     protect_request,
@@ -25,6 +26,7 @@ __all__ = [
     "AES_CCM_16_64_128",
     "AES_CCM_16_128_128",
     "IDENTIFIER_SIZE_MAX",
+    "REPLAY",
     "SEQUENCE_NUMBER_MAX",
     "ContextTable",
     "OscoreOption",
