@@ -9,6 +9,7 @@ Never   says success before the commit
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -45,7 +46,7 @@ from amistack.stack import (
     Stack,
 )
 from headend.domain.asking import NotAnswered, Unreachable
-from headend.domain.meters import ChannelRecord, MeterState, RegistrationRecord, StoredSession
+from headend.domain.meters import MeterState, RegistrationRecord, StoredSession
 from headend.domain.readings import DayBlock, LogRecord, QuarantinedRecord, ReportRecord
 from headend.southbound.intake import ChannelSets, Intake, Refused, Uplink
 from headend.southbound.ledger import Ledger, Tally, kind_of
@@ -152,11 +153,10 @@ class Southbound:
             )
         for location in await self._store.locations():
             self._paths[location.meter] = location.path
-        sets: dict[tuple[Eui64, int], list[ChannelRecord]] = {}
-        for meter, channel_set, channel in await self._store.channel_sets():
-            sets.setdefault((meter, channel_set), []).append(channel)
-        for (meter, channel_set), channels in sets.items():
-            self._channel_sets.add(meter, channel_set, channels)
+        declared = await self._store.channel_sets()
+        # One set after the other, as they come: all of them at once would double the memory.
+        for (meter, channel_set), rows in itertools.groupby(declared, key=lambda row: row[:2]):
+            self._channel_sets.add(meter, channel_set, [channel for _, _, channel in rows])
         for meter, offset_min in await self._store.offsets():
             self._channel_sets.set_offset(meter, offset_min)
         self._link = await self._open_link(self._stack, self._on_event, host=host, port=port)

@@ -239,7 +239,7 @@ class Store(Protocol):
         """Where every meter was last heard, for a start."""
 
     async def channel_sets(self) -> Iterable[tuple[Eui64, int, ChannelRecord]]:
-        """Every channel of every set that a meter declared, for a start."""
+        """Every channel of every set that a meter declared, set by set, for a start."""
 
     async def channels(self, meter: Eui64, channel_set: int) -> Sequence[ChannelRecord]:
         """What the channels of one set mean; empty if it was never declared."""

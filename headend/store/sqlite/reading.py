@@ -156,8 +156,17 @@ def locations(connection: sqlite3.Connection) -> list[Location]:
 
 def channel_sets(connection: sqlite3.Connection) -> list[tuple[Eui64, int, ChannelRecord]]:
     """See `Store.channel_sets`."""
-    rows = connection.execute("SELECT * FROM channel")
-    return [(meter, channel_set, ChannelRecord(*rest)) for meter, channel_set, *rest in rows]
+    rows = connection.execute("SELECT * FROM channel ORDER BY meter, channel_set, channel")
+    # A fleet declares a handful of different channels: one value each is enough.
+    shared: dict[tuple[Any, ...], ChannelRecord] = {}
+    found = []
+    for meter, channel_set, *rest in rows:
+        key = tuple(rest)
+        channel = shared.get(key)
+        if channel is None:
+            channel = shared[key] = ChannelRecord(*rest)
+        found.append((meter, channel_set, channel))
+    return found
 
 
 def offsets(connection: sqlite3.Connection) -> list[tuple[Eui64, int]]:
