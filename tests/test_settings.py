@@ -7,7 +7,6 @@ the file's folder.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from amistack.errors import ConfigError
 from amistack.settings import FILE_SIZE_MAX, build, load
+from tests.support.rights import without_privilege
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +200,13 @@ def test_a_file_that_is_not_there_not_text_or_too_large_is_named(tmp_path: Path)
         load(file, Program)
 
 
-def test_a_file_that_may_not_be_read_is_named(file: Path) -> None:
-    file.write_text(GOOD)
-    file.chmod(0)
-    if os.access(file, os.R_OK):
-        pytest.skip("this user may read everything")
-    with pytest.raises(ConfigError, match="Permission denied"):
-        load(file, Program)
+def test_a_file_that_may_not_be_read_is_named() -> None:
+    with without_privilege() as own:
+        file = own / "program.toml"
+        file.write_text(GOOD)
+        file.chmod(0)
+        with pytest.raises(ConfigError, match=r"program\.toml cannot be read: Permission denied"):
+            load(file, Program)
 
 
 VALUES = st.recursive(

@@ -21,6 +21,7 @@ import pytest
 from amistack.errors import StoreError, StoreUnusable
 from meterd.files import LOCK, FrozenFiles, RealFiles
 from meterd.journal import SEGMENT_SIZE_MAX, Journal
+from tests.support.rights import without_privilege
 
 
 @pytest.fixture
@@ -379,16 +380,17 @@ def test_folder_that_cannot_be_written_to_is_noticed_at_birth(
     Journal(RealFiles(folder)).close()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 @pytest.mark.parametrize("mode", [0o000, 0o500])
-def test_folder_with_its_rights_taken_away_is_refused(folder: Path, mode: int) -> None:
-    folder.mkdir()
-    folder.chmod(mode)
-    try:
-        with pytest.raises(StoreUnusable, match="Permission denied"):
-            RealFiles(folder)
-    finally:
-        folder.chmod(0o700)
+def test_folder_with_its_rights_taken_away_is_refused(mode: int) -> None:
+    with without_privilege() as own:
+        folder = own / "meter-data"
+        folder.mkdir()
+        folder.chmod(mode)
+        try:
+            with pytest.raises(StoreUnusable, match="Permission denied"):
+                RealFiles(folder)
+        finally:
+            folder.chmod(0o700)
 
 
 def test_file_in_place_of_the_folder_is_refused_in_one_line(tmp_path: Path) -> None:
