@@ -733,6 +733,5 @@ def _restored(saved: SavedSession) -> SecurityContext:
         sender_id=saved.sender_id,
         recipient_id=saved.recipient_id,
     )
-    context.replay_window = ReplayWindow.restore(*saved.window)
-    context.next_sequence_number = context.reserved_until = saved.reserved_until
+    context.resume(reserved_until=saved.reserved_until, window=saved.window)
     return context

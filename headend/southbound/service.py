@@ -581,9 +581,7 @@ def restored(session: StoredSession, *, fence: int = 0) -> SecurityContext:
         recipient_id=session.recipient_id,
         algorithm=session.algorithm,
     )
-    context.replay_window = ReplayWindow.restore(*session.window)
-    begin = min(max(session.reserved_until, fence), SEQUENCE_NUMBER_MAX + 1)
-    context.next_sequence_number = context.reserved_until = begin
+    context.resume(reserved_until=max(session.reserved_until, fence), window=session.window)
     return context
 
 

@@ -113,6 +113,16 @@ class SecurityContext:
             replay_window=ReplayWindow(),
         )
 
+    def resume(self, *, reserved_until: int, window: tuple[int, int]) -> None:
+        """Go on where an earlier run left off (appendix B.1.1).
+
+        Numbers below `reserved_until` may have been used, so they begin there; `window` is the
+        stored `state` of the replay window. Beyond the number space none is left.
+        """
+        begin = min(reserved_until, SEQUENCE_NUMBER_MAX + 1)
+        self.next_sequence_number = self.reserved_until = begin
+        self.replay_window = ReplayWindow.restore(*window)
+
     def take_sequence_number(self) -> int:
         """The next sender sequence number; it is used up, whatever happens to its message.
 
