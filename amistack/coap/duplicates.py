@@ -2,11 +2,13 @@
 
 Spec    RFC 7252 sections 4.2 and 4.5 (a repeated message is acknowledged again, not acted on again)
 Limit   `count_max` messages; at the bound the oldest is forgotten. Acting twice on a message whose
-        memory was lost is then for the layer above to prevent (the OSCORE replay window does)
+        memory was lost is then for the layer above to prevent (the OSCORE replay window does). One
+        whose id was used again before its turn to be forgotten came counts twice until then
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from amistack.machine import Peer
@@ -15,10 +17,11 @@ Key = tuple[Peer, int]
 """Peer and message id: what makes two messages the same."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Remembered:
     """One message that came in: when it may be forgotten, and the octets it was answered with."""
 
+    key: Key
     until: float
     reply: bytes | None = None
 
@@ -29,6 +32,8 @@ class Duplicates:
     def __init__(self, *, count_max: int) -> None:
         self._count_max = count_max
         self._remembered: dict[Key, Remembered] = {}
+        # The dict's own order will not do: its first entry is behind all that were deleted there.
+        self._order: deque[Remembered] = deque()
         self.evicted_count = 0
 
     def __len__(self) -> int:
@@ -43,19 +48,24 @@ class Duplicates:
 
     def remember(self, peer: Peer, message_id: int, *, now: float, lifetime: float) -> Remembered:
         """Note a message that `find` did not know, for `lifetime` (s)."""
-        self._remembered.pop((peer, message_id), None)
-        if len(self._remembered) >= self._count_max:
-            del self._remembered[next(iter(self._remembered))]
+        key = (peer, message_id)
+        entry = Remembered(key, now + lifetime)
+        self._remembered[key] = entry
+        self._order.append(entry)
+        if len(self._order) > self._count_max and self._forget_first():
             self.evicted_count += 1
-        entry = Remembered(now + lifetime)
-        self._remembered[(peer, message_id)] = entry
         return entry
 
     def forget_expired(self, *, now: float) -> None:
         """Drop what is too old to come again, oldest first, up to the first that is not."""
-        remembered = self._remembered
-        while remembered:
-            key = next(iter(remembered))
-            if remembered[key].until > now:
-                return
-            del remembered[key]
+        order = self._order
+        while order and order[0].until <= now:
+            self._forget_first()
+
+    def _forget_first(self) -> bool:
+        """False where its id was used again since: that message stays."""
+        entry = self._order.popleft()
+        if self._remembered.get(entry.key) is not entry:
+            return False
+        del self._remembered[entry.key]
+        return True

@@ -1,6 +1,6 @@
 """The layout of a CoAP message, declared: readable, normative, and the oracle of the codec.
 
-Spec    RFC 7252 sections 3 and 3.1 (figures 7 and 8)
+Spec    RFC 7252 sections 3 and 3.1 (figures 7 and 8), RFC 8974 section 2.1 (figure 1)
 Gives   `MESSAGE` and `OPTION` for documentation and dissectors; `parse` and `build` between
         octets and `Message`, slowly. `Message.decode` and `Message.encode` are the fast ones
 Raises  CoapError on octets, LocalProtocolError on a value, that the layout has no place for
@@ -71,18 +71,19 @@ MESSAGE: Final = Struct(
     / BitStruct(
         "version" / Const(1, BitsInteger(2)),
         "type" / BitsInteger(2),
-        "token_length" / OneOf(Nibble, range(9)),
+        "token_length" / OneOf(Nibble, _BELOW_RESERVED),
         "code_class" / OneOf(BitsInteger(3), _CLASSES),
         "code_detail" / BitsInteger(5),
     ),
     "message_id" / Int16ub,
-    "token" / Bytes(this.head.token_length),
+    "token_length_extended"
+    / Switch(this.head.token_length, {13: Int8ub, 14: Int16ub}, default=Pass),
+    "token_length" / Computed(lambda at: _joined(at.head.token_length, at.token_length_extended)),
+    "token" / Bytes(this.token_length),
     "options" / GreedyRange(OPTION),  # Ends at the marker, whose nibbles no option may have.
     "payload" / Optional(PAYLOAD),
     "is_empty" / Computed((this.head.code_class == 0) & (this.head.code_detail == 0)),
-    Check(
-        lambda at: not at.is_empty or not (at.head.token_length or len(at.options) or at.payload)
-    ),
+    Check(lambda at: not at.is_empty or not (at.token_length or len(at.options) or at.payload)),
     Terminated,
 )
 """One message (figure 7): all octets of a datagram."""
@@ -125,14 +126,16 @@ def build(message: Message) -> bytes:
             }
         )
         previous = number
+    token_nibble, token_extended = _split(len(message.token))
     content = {
         "head": {
             "type": message.type,
-            "token_length": len(message.token),
+            "token_length": token_nibble,
             "code_class": message.code >> 5,
             "code_detail": message.code & 0x1F,
         },
         "message_id": message.message_id,
+        "token_length_extended": token_extended,
         "token": message.token,
         "options": options,
         "payload": message.payload or None,

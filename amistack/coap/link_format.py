@@ -36,6 +36,9 @@ _READ_ATTRIBUTE: Final = re.compile(
     re.DOTALL,
 )
 _QUOTED_PAIR: Final = re.compile(r"\\(.)", re.DOTALL)
+_NAME: Final = re.compile(r"[!#$&+\-.^_`|~0-9A-Za-z]+")
+_OWN: Final = frozenset({"href", "rt", "if", "ct", "sz", "title", "obs"})
+"""Attributes that have a field of their own."""
 _CARDINAL: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
@@ -43,7 +46,8 @@ _CARDINAL: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 class Link:
     """One resource: its path (with `/` in front, percent-encoded) and what is said about it.
 
-    `size` is the greatest one expected, in octets.
+    `size` is the greatest one expected, in octets. `attributes` are others, each a name and a
+    number or None for no value; a name may come more than once.
     """
 
     target: str
@@ -53,6 +57,7 @@ class Link:
     size: int | None = None
     title: str | None = None
     is_observable: bool = False
+    attributes: tuple[tuple[str, int | None], ...] = ()
 
 
 def build(links: Iterable[Link]) -> bytes:
@@ -74,7 +79,8 @@ def build(links: Iterable[Link]) -> bytes:
 def parse(document: bytes) -> tuple[Link, ...]:
     """The links in `document`. Raises CoapError, reason `bad link format`.
 
-    Of an attribute that stands twice in a link the first counts; unknown ones are ignored.
+    Of an attribute that stands twice in a link the first counts; of unknown ones only those without
+    a value, or with a plain number, are kept.
     """
     if len(document) > DOCUMENT_SIZE_MAX:
         raise _bad(f"{len(document)} octets, at most {DOCUMENT_SIZE_MAX}")
@@ -134,7 +140,11 @@ def _values(link: Link, name: str) -> tuple[str, ...]:
         case "obs":
             return ("",) if link.is_observable else ()
         case _:
-            return ()
+            return tuple(
+                "" if value is None else str(value)
+                for known, value in link.attributes
+                if known == name
+            )
 
 
 def _write(link: Link) -> str:
@@ -158,6 +168,10 @@ def _write(link: Link) -> str:
         parts.append(f'title="{escaped}"')
     if link.is_observable:
         parts.append("obs")
+    for name, value in link.attributes:
+        if name in _OWN or not _NAME.fullmatch(name):
+            raise LocalProtocolError(f"{name!r} is no name of a further attribute")
+        parts.append(name if value is None else f"{name}={_cardinal(value)}")
     return ";".join(parts)
 
 
@@ -173,6 +187,7 @@ def _read(text: str, start: int) -> tuple[Link, int]:
     if head is None or not _TARGET.fullmatch(head[1]):
         raise _bad(f"no target at character {start}")
     attributes: dict[str, str] = {}
+    others: list[tuple[str, int | None]] = []
     at = head.end()
     while at < len(text) and text[at] == ";":
         found = _READ_ATTRIBUTE.match(text, at)
@@ -181,6 +196,8 @@ def _read(text: str, start: int) -> tuple[Link, int]:
         name, quoted, plain = found.groups()
         value = plain or "" if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted)
         attributes.setdefault(name, value)
+        if name not in _OWN and quoted is None and (not value or _CARDINAL.fullmatch(value)):
+            others.append((name, int(value) if value else None))
         at = found.end()
     size = attributes.get("sz")
     link = Link(
@@ -191,6 +208,7 @@ def _read(text: str, start: int) -> tuple[Link, int]:
         None if size is None else _number(size),
         attributes.get("title"),
         "obs" in attributes,
+        tuple(others),
     )
     return link, at
 

@@ -1,7 +1,6 @@
 """One CoAP message, and its octets.
 
-Spec    RFC 7252 section 3; tokens of up to 8 octets (RFC 8974's long ones have their place in
-        `_token_size`)
+Spec    RFC 7252 section 3; RFC 8974 section 2.1 (a token may fill the message)
 Raises  CoapError on octets that are not a message; LocalProtocolError on a value that cannot be
         written
 Limit   MESSAGE_SIZE_MAX octets and OPTION_COUNT_MAX options
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
 from typing import Final
 
@@ -25,21 +24,30 @@ from amistack.coap.options import (
     uint_value,
 )
 from amistack.errors import CoapError, LocalProtocolError
+from amistack.values import frozen_value
 
 VERSION: Final = 1
 HEADER: Final = struct.Struct("!BBH")  # version, type and token length; code; message id
 PAYLOAD_MARKER: Final = 0xFF
+RESERVED_NIBBLE: Final = 15
 
 MESSAGE_SIZE_MAX: Final = 4096
 MESSAGE_ID_MAX: Final = 0xFFFF
-TOKEN_SIZE_MAX: Final = 8
+TOKEN_SIZE_PLAIN_MAX: Final = 12
+"""Longer tokens have their length in octets of its own; RFC 7252 alone knows tokens up to 8."""
 OPTION_COUNT_MAX: Final = 64
 OPTION_NUMBER_MAX: Final = 0xFFFF
 
 _TYPES: Final = tuple(Type)
 
+# Plain ints, as the members of an IntEnum cost a call each time that they are hashed.
+_URI_PATH: Final = int(OptionNumber.URI_PATH)
+_CONTENT_FORMAT: Final = int(OptionNumber.CONTENT_FORMAT)
+_ACCEPT: Final = int(OptionNumber.ACCEPT)
+_MAX_AGE: Final = int(OptionNumber.MAX_AGE)
 
-@dataclass(frozen=True, slots=True)
+
+@frozen_value(frozen=True, slots=True)
 class Message:
     """One CoAP message (RFC 7252 section 3).
 
@@ -48,6 +56,8 @@ class Message:
         octet   0                1      2..3         4 .. t+3   then           then
                 1 | type | t     code   message id   token      options ...    0xff payload
 
+    Where the token is longer than 12 octets, t is 13 or 14 and one or two octets before the token
+    hold the rest of its length (RFC 8974 figure 1).
     `options` stand in ascending order of their numbers; those of one number in their own order.
     """
 
@@ -95,14 +105,12 @@ class Message:
     @property
     def path(self) -> str:
         """The Uri-Path joined by `/`, without one in front. Raises CoapError if it is not UTF-8."""
-        return "/".join(
-            read_text(option) for option in self.options if option.number == OptionNumber.URI_PATH
-        )
+        return _path_of(self.options)
 
     @property
     def content_format(self) -> int | None:
         """The Content-Format, or None where none was sent."""
-        return self.uint_option(OptionNumber.CONTENT_FORMAT)
+        return _content_format_of(self.options)
 
     @property
     def is_empty(self) -> bool:
@@ -123,15 +131,11 @@ class Message:
         options: Iterable[Option] = (),
     ) -> Message:
         """A request; the endpoint gives it its type, message id and token."""
-        every = [
-            Option(OptionNumber.URI_PATH, segment.encode())
-            for segment in path.split("/")
-            if segment
-        ]
+        every = [Option(_URI_PATH, segment.encode()) for segment in path.split("/") if segment]
         if content_format is not None:
-            every.append(Option(OptionNumber.CONTENT_FORMAT, uint_value(content_format)))
+            every.append(Option(_CONTENT_FORMAT, uint_value(content_format)))
         if accept is not None:
-            every.append(Option(OptionNumber.ACCEPT, uint_value(accept)))
+            every.append(Option(_ACCEPT, uint_value(accept)))
         every += options
         return cls(code, options=in_order(every), payload=payload)
 
@@ -146,12 +150,10 @@ class Message:
         options: Iterable[Option] = (),
     ) -> Message:
         """A response; the endpoint gives it its type, message id and token. `max_age` in s."""
-        every = list(options)
-        if content_format is not None:
-            every.append(Option(OptionNumber.CONTENT_FORMAT, uint_value(content_format)))
-        if max_age is not None:
-            every.append(Option(OptionNumber.MAX_AGE, uint_value(max_age)))
-        return cls(code, options=in_order(every), payload=payload)
+        every = _response_options(content_format, max_age)
+        if options:
+            every = in_order((*options, *every))
+        return cls(code, options=every, payload=payload)
 
     def addressed(self, *, type: Type, message_id: int, token: bytes) -> Message:  # noqa: A002
         """The same message with the header that the endpoint chose."""
@@ -162,10 +164,6 @@ class Message:
 
     def encode(self) -> bytes:
         """The message as octets. Raises LocalProtocolError on what `decode` would refuse."""
-        if len(self.token) > TOKEN_SIZE_MAX:
-            raise LocalProtocolError(
-                f"token of {len(self.token)} octets, at most {TOKEN_SIZE_MAX} fit"
-            )
         if not self.code:
             if self.token or self.options or self.payload:
                 raise LocalProtocolError("empty message with content, expected none")
@@ -177,11 +175,15 @@ class Message:
             raise LocalProtocolError(
                 f"{len(self.options)} options, at most {OPTION_COUNT_MAX} are sent"
             )
-        head = HEADER.pack(
-            VERSION << 6 | self.type << 4 | len(self.token), self.code, self.message_id
-        )
+        token, size = self.token, len(self.token)
+        if size > TOKEN_SIZE_PLAIN_MAX:
+            if size > MESSAGE_SIZE_MAX:
+                raise LocalProtocolError(f"token of {size} octets fits no message")
+            size, more = _extended(size)
+            token = more + token
+        head = HEADER.pack(VERSION << 6 | self.type << 4 | size, self.code, self.message_id)
         body = encode_body(self.options, self.payload)
-        octets = head + self.token + body
+        octets = head + token + body
         if len(octets) > MESSAGE_SIZE_MAX:
             raise LocalProtocolError(
                 f"message of {len(octets)} octets, at most {MESSAGE_SIZE_MAX} are sent"
@@ -199,21 +201,48 @@ class Message:
         if first >> 6 != VERSION:
             raise CoapError("unknown version", f"version {first >> 6}, expected {VERSION}")
         token_size = first & 0x0F
-        if token_size > TOKEN_SIZE_MAX:
-            raise CoapError("bad token length", f"{token_size}, at most {TOKEN_SIZE_MAX}")
+        token_start = HEADER.size
         if code == Code.EMPTY:
             if len(octets) != HEADER.size or token_size:
                 raise CoapError("empty message with content", f"{len(octets)} octets, expected 4")
             return cls(code, _TYPES[first >> 4 & 3], message_id)
         if not (is_request(code) or is_response(code)):
             raise CoapError("reserved code class", format_code(code))
-        start = HEADER.size + token_size
+        if token_size > TOKEN_SIZE_PLAIN_MAX:
+            if token_size == RESERVED_NIBBLE:
+                raise CoapError("bad token length", f"{token_size} is reserved")
+            token_size, token_start = _read_extended(octets, token_size, token_start)
+        start = token_start + token_size
         if len(octets) < start:
             raise CoapError("truncated", f"token of {token_size} octets is cut off")
         options, payload = decode_body(octets, start)
         return cls(
-            code, _TYPES[first >> 4 & 3], message_id, octets[HEADER.size : start], options, payload
+            code, _TYPES[first >> 4 & 3], message_id, octets[token_start:start], options, payload
         )
+
+
+# A server sees the same few options in nearly every request.
+
+
+@lru_cache(maxsize=256)
+def _path_of(options: tuple[Option, ...]) -> str:
+    return "/".join(read_text(option) for option in options if option.number == _URI_PATH)
+
+
+@lru_cache(maxsize=256)
+def _content_format_of(options: tuple[Option, ...]) -> int | None:
+    return Message(Code.GET, options=options).uint_option(_CONTENT_FORMAT)
+
+
+@lru_cache(maxsize=64)
+def _response_options(content_format: int | None, max_age: int | None) -> tuple[Option, ...]:
+    """These two, in order: a server gives the same few in nearly every response."""
+    options = []
+    if content_format is not None:
+        options.append(Option(_CONTENT_FORMAT, uint_value(content_format)))
+    if max_age is not None:
+        options.append(Option(_MAX_AGE, uint_value(max_age)))
+    return tuple(options)
 
 
 def in_order(options: Iterable[Option]) -> tuple[Option, ...]:
@@ -294,8 +323,8 @@ def _extended(value: int) -> tuple[int, bytes]:
 
 def _read_extended(octets: bytes, nibble: int, at: int) -> tuple[int, int]:
     size = nibble - 12
-    if nibble == 15:
+    if nibble == RESERVED_NIBBLE:
         raise CoapError("reserved option nibble", f"at octet {at - 1}")
     if at + size > len(octets):
-        raise CoapError("truncated", "extended option header is cut off")
+        raise CoapError("truncated", "extended length is cut off")
     return int.from_bytes(octets[at : at + size], "big") + (13 if size == 1 else 269), at + size

@@ -78,7 +78,8 @@ DEFINITIONS: Final[dict[int, Definition]] = {
     OptionNumber.URI_QUERY: Definition(Format.STRING, 0, 255, is_repeatable=True),
     OptionNumber.ACCEPT: Definition(Format.UINT, 0, 2),
     OptionNumber.LOCATION_QUERY: Definition(Format.STRING, 0, 255, is_repeatable=True),
-    OptionNumber.EDHOC: Definition(Format.EMPTY, 0, 0),
+    # Whatever value it has is ignored, not refused (RFC 9668 section 3.1).
+    OptionNumber.EDHOC: Definition(Format.EMPTY, 0, 255),
     OptionNumber.BLOCK2: Definition(Format.UINT, 0, 3),
     OptionNumber.BLOCK1: Definition(Format.UINT, 0, 3),
     OptionNumber.SIZE2: Definition(Format.UINT, 0, 4),

@@ -1,7 +1,8 @@
 """Confirmable messages until they are acknowledged or given up.
 
 Spec    RFC 7252 section 4.2: first timeout between ACK_TIMEOUT and ACK_TIMEOUT times
-        ACK_RANDOM_FACTOR, doubled each time, MAX_RETRANSMIT repetitions
+        ACK_RANDOM_FACTOR, doubled each time, MAX_RETRANSMIT repetitions; RFC 7641 section 4.5.2
+        (a newer notification takes over the repetitions of an older one)
 Limit   the caller's for messages: it adds no more than its own tables hold. The queue of times
         stays under twice that and QUEUE_SLACK
 """
@@ -11,13 +12,10 @@ from __future__ import annotations
 import heapq
 import random
 from dataclasses import dataclass
-from typing import Final
 
+from amistack.coap.alarms import QUEUE_SLACK
 from amistack.coap.duplicates import Key
 from amistack.coap.timing import Timing
-
-QUEUE_SLACK: Final = 64
-"""Times in a queue that may be out of date before it is swept."""
 
 
 @dataclass(slots=True)
@@ -28,6 +26,7 @@ class Pending:
     timeout: float
     due: float
     timing: Timing
+    sent_at: float
     repetition: int = 0
 
 
@@ -49,13 +48,23 @@ class Retransmission:
     def add(self, key: Key, datagram: bytes, timing: Timing, *, now: float) -> None:
         """Watch a message that is being sent now for the first time."""
         timeout = timing.ack_timeout * self._dice.uniform(1.0, timing.ack_random_factor)
-        entry = Pending(datagram, timeout, now + timeout, timing)
+        entry = Pending(datagram, timeout, now + timeout, timing, now)
         self._pending[key] = entry
         self._push(key, entry)
 
-    def remove(self, key: Key) -> bool:
-        """It was acknowledged, reset or cancelled. False if it was not watched."""
-        return self._pending.pop(key, None) is not None
+    def remove(self, key: Key) -> Pending | None:
+        """It was acknowledged, reset or cancelled: what it was, or None if it was not watched."""
+        return self._pending.pop(key, None)
+
+    def replace(self, key: Key, new_key: Key, datagram: bytes) -> None:
+        """Send another message in its place, with its times and its repetitions so far.
+
+        Raises KeyError if it is not watched.
+        """
+        entry = self._pending.pop(key)
+        entry.datagram = datagram
+        self._pending[new_key] = entry
+        self._push(new_key, entry)
 
     def take_due(self, *, now: float) -> tuple[list[tuple[Key, bytes]], list[Key]]:
         """What to send again now, and what to give up."""
@@ -71,7 +80,7 @@ class Retransmission:
                 given_up.append(key)
                 continue
             entry.repetition += 1
-            entry.timeout *= 2
+            entry.timeout *= entry.timing.backoff_factor
             # From now and not from the due time: a driver that slept must not send a burst.
             entry.due = now + entry.timeout
             self._push(key, entry)

@@ -71,7 +71,9 @@ class UdpLink(asyncio.DatagramProtocol, Generic[EventT]):
 
     def now(self) -> float:
         """The machine's time (s). Commands to the machine take theirs from here too."""
-        self._latest = max(self._latest, self._loop.time())
+        now = self._loop.time()
+        if now > self._latest:
+            self._latest = now
         return self._latest
 
     @property

@@ -58,6 +58,17 @@ def test_noting_an_id_again_gives_it_a_life_of_its_own() -> None:
     assert memory.find("a", 2, now=50) is None
 
 
+def test_what_was_noted_again_is_not_forgotten_in_place_of_its_forerunner() -> None:
+    memory = Duplicates(count_max=3)
+    memory.remember("a", 1, now=0, lifetime=100)
+    memory.remember("a", 2, now=0, lifetime=5)
+    again = memory.remember("a", 2, now=50, lifetime=100)
+    memory.forget_expired(now=100)
+    assert memory.find("a", 2, now=100) is again
+    assert len(memory) == 1
+    assert memory.evicted_count == 0
+
+
 steps = st.lists(
     st.tuples(st.integers(0, 5), st.sampled_from([3.0, 7.0]), st.floats(0, 4)), max_size=40
 )
@@ -78,6 +89,7 @@ def test_memory_agrees_with_a_plain_list_and_keeps_its_bound(
         if memory.find("a", message_id, now=now) is None:
             memory.remember("a", message_id, now=now, lifetime=lifetime)
             noted.append((message_id, now + lifetime))
-        assert len(memory) <= 3
+        assert len(memory) <= len(memory._order) <= 3
     memory.forget_expired(now=now + 7)
     assert len(memory) == 0
+    assert not memory._order

@@ -21,111 +21,31 @@ from amistack.coap.endpoint import (
     ExchangeId,
     Failure,
     Limits,
+    ObservationEnded,
     RequestFailed,
     RequestId,
     RequestReceived,
     ResponseReceived,
 )
 from amistack.coap.message import Message
+from amistack.coap.observe import with_observe
 from amistack.coap.options import UNDERSTOOD, Option, OptionNumber
 from amistack.coap.timing import Timing
 from amistack.errors import AmiError, LocalProtocolError, TableFull
 from amistack.machine import Peer
+from tests.coap.bench import (
+    ACK_WAIT,
+    GET,
+    PEER,
+    WARM,
+    Bench,
+    answer,
+    con,
+    empty,
+    leftovers,
+    non,
+)
 from tests.support.worlds import BAD, CRUEL, PERFECT, Fate, FixedDice, LinkQuality, World
-
-GET = Message.request(Code.GET, "temperature")
-WARM = Message.response(Code.CONTENT, payload=b"22.3 C")
-PEER: Peer = "peer"
-ACK_WAIT = 2.0  # The shortest first timeout, which FixedDice gives.
-
-
-class Bench:
-    """One endpoint under test; the test itself is its peer, and its clock."""
-
-    def __init__(self, *, limits: Limits | None = None, **settings_: float) -> None:
-        self.endpoint = Endpoint(dice=FixedDice(1), limits=limits, **settings_)  # type: ignore[arg-type]
-        self.now = 1000.0
-
-    def request(self, message: Message = GET, peer: Peer = PEER, **more: object) -> RequestId:
-        return self.endpoint.request(message, peer, now=self.now, **more)  # type: ignore[arg-type]
-
-    def respond(self, exchange: ExchangeId, message: Message = WARM) -> None:
-        self.endpoint.respond(exchange, message, now=self.now)
-
-    def receive(self, message: Message | bytes, peer: Peer = PEER) -> None:
-        octets = message if isinstance(message, bytes) else message.encode()
-        self.endpoint.receive_datagram(octets, peer, now=self.now)
-
-    def sent(self) -> list[Message]:
-        return [Message.decode(octets) for _, octets in self.endpoint.data_to_send()]
-
-    def sent_one(self) -> Message:
-        (message,) = self.sent()
-        return message
-
-    def events(self) -> list[Event]:
-        return self.endpoint.events()
-
-    def asked(self) -> RequestReceived:
-        (event,) = self.events()
-        assert isinstance(event, RequestReceived)
-        return event
-
-    def wake(self) -> float:
-        """Let the next deadline come; the time that passed until it."""
-        due = self.endpoint.next_timer()
-        assert due is not None, "nothing is due"
-        passed = due - self.now
-        self.now = max(self.now, due)
-        self.endpoint.handle_timer(now=self.now)
-        after = self.endpoint.next_timer()
-        assert after is None or after > self.now, "a deadline costs more than one wakeup"
-        return passed
-
-    def settle(self) -> None:
-        while self.endpoint.next_timer() is not None:
-            self.wake()
-
-    def assert_nothing_left(self) -> None:
-        """Everything is settled and old: walk the tables."""
-        self.settle()
-        self.now += self.endpoint.timing.exchange_lifetime
-        for _ in range(2):  # A peer that was busy when its time came is looked at once more.
-            self.endpoint.handle_timer(now=self.now)
-            self.now += self.endpoint.timing.exchange_lifetime
-        self.endpoint.data_to_send(), self.endpoint.events()
-        assert leftovers(self.endpoint) == {}
-
-
-def leftovers(endpoint: Endpoint) -> dict[str, int]:
-    """Every table of an endpoint that is not empty, found by looking at all its attributes."""
-    endpoint.next_timer()  # Queues drop there what has become of no interest.
-    tables = {
-        name: len(value)
-        for name, value in vars(endpoint).items()
-        if hasattr(value, "__len__") and name not in ("refused", "_lifetimes", "_understood")
-    }
-    tables["retransmission queue"] = len(endpoint._retransmission._queue)
-    return {name: size for name, size in tables.items() if size}
-
-
-def con(code: int = Code.GET, message_id: int = 0x7D34, token: bytes = b"\x20") -> Message:
-    return GET.__class__(code, Type.CON, message_id, token, GET.options)
-
-
-def non(message_id: int = 0x7D40, token: bytes = b"\x75") -> Message:
-    return Message(Code.GET, Type.NON, message_id, token, GET.options)
-
-
-def empty(kind: Type, message_id: int) -> Message:
-    return Message(Code.EMPTY, kind, message_id)
-
-
-def answer(request: Message, kind: Type, message_id: int | None = None) -> Message:
-    """A 2.05 that fits a request of ours; piggybacked if it has the same message id."""
-    message_id = request.message_id if message_id is None else message_id
-    return WARM.addressed(type=kind, message_id=message_id, token=request.token)
-
 
 # The client's side
 
@@ -224,7 +144,7 @@ def test_empty_acknowledgement_is_no_success_and_ends_by_time() -> None:
     bench.now += 5
     for _ in range(100):  # Copies of it neither prolong the wait nor take any room.
         bench.receive(empty(Type.ACK, sent.message_id))
-    assert len(bench.endpoint._awaiting) == 1
+    assert len(bench.endpoint._client._awaiting) == 1
     assert bench.wake() == 55
     assert bench.events() == [RequestFailed(request, PEER, Failure.NO_RESPONSE)]
     assert bench.sent() == []
@@ -472,7 +392,7 @@ def test_requests_in_all_are_bounded() -> None:
         bench.request(peer=peer)
     with pytest.raises(TableFull, match="3 requests are under way"):
         bench.request(peer="one more")
-    assert "one more" not in bench.endpoint._conversations
+    assert "one more" not in bench.endpoint._delivery.conversations
 
 
 def test_greater_nstart_lets_more_out() -> None:
@@ -557,7 +477,7 @@ def test_message_id_still_in_use_is_passed_over() -> None:
     bench = Bench(limits=Limits(nstart=2))
     bench.request()
     first = bench.sent_one()
-    bench.endpoint._conversations[PEER].next_message_id = first.message_id
+    bench.endpoint._delivery.conversations[PEER].next_message_id = first.message_id
     bench.request()
     assert bench.sent_one().message_id == (first.message_id + 1) & 0xFFFF
 
@@ -826,13 +746,13 @@ def test_peers_counted_are_bounded() -> None:
     for peer in range(50):
         bench.receive(non(), peer)
         bench.respond(bench.asked().exchange)
-        assert len(bench.endpoint._conversations) <= 10
+        assert len(bench.endpoint._delivery.conversations) <= 10
     bench.request(peer="kept")
     for peer in range(50, 80):
         bench.receive(non(), peer)
         bench.respond(bench.asked().exchange)
-    assert "kept" in bench.endpoint._conversations
-    assert len(bench.endpoint._conversations) <= 10
+    assert "kept" in bench.endpoint._delivery.conversations
+    assert len(bench.endpoint._delivery.conversations) <= 10
     bench.assert_nothing_left()
 
 
@@ -843,7 +763,7 @@ def test_peers_long_silent_are_forgotten_without_a_timer() -> None:
         bench.respond(bench.asked().exchange)
         assert bench.endpoint.next_timer() is None
         bench.now += 100
-        assert len(bench.endpoint._conversations) <= 3
+        assert len(bench.endpoint._delivery.conversations) <= 3
         assert len(bench.endpoint._duplicates) <= 3
 
 
@@ -920,7 +840,7 @@ def test_waits_long_over_do_not_fill_a_queue() -> None:
     for _ in range(2000):
         bench.request(is_confirmable=False, response_wait=3600.0)
         bench.receive(answer(bench.sent_one(), Type.NON, 1))
-    assert len(bench.endpoint._awaiting) < 100
+    assert len(bench.endpoint._client._awaiting._queue) < 100
     assert len(bench.events()) == 2000
 
 
@@ -1058,16 +978,26 @@ SMALL = Limits(
     separate_max=2,
     remembered_max=5,
     conversations_max=8,
+    observing_max=3,
+    observers_max=3,
+    observers_per_peer_max=2,
+    token_size_max=4,
 )
+OBSERVE = with_observe(GET, 0)
 
 short_options = st.lists(
-    st.builds(Option, st.sampled_from([3, 11, 12, 15, 35, 2048, 2049]), st.binary(max_size=3)),
+    st.builds(Option, st.sampled_from([3, 6, 6, 9, 11, 14, 35, 2048, 2049]), st.binary(max_size=3)),
     max_size=3,
 ).map(lambda found: tuple(sorted(found, key=lambda option: option.number)))
 
 operations = st.one_of(
-    st.tuples(st.just("request"), st.integers(0, 4), st.booleans()),
+    st.tuples(st.sampled_from(["request", "observe"]), st.integers(0, 4), st.booleans()),
     st.tuples(st.just("respond"), st.integers(0, 8), st.booleans()),
+    st.tuples(st.just("notify"), st.integers(0, 3), st.sampled_from([True, False, None])),
+    st.tuples(
+        st.just("again"), st.integers(0, 8), st.sampled_from(["register_again", "deregister"])
+    ),
+    st.tuples(st.just("end"), st.integers(0, 3), st.booleans()),
     st.tuples(st.just("cancel"), st.integers(0, 8), st.booleans()),
     st.tuples(st.just("echo"), st.integers(0, 30), st.sampled_from(Type)),
     st.tuples(
@@ -1082,10 +1012,11 @@ operations = st.one_of(
             st.sampled_from([1, 2, 0x45, 0x84]),
             st.sampled_from(Type),
             st.integers(0, 3),
-            st.binary(max_size=2),
+            st.binary(max_size=2) | st.just(bytes(20)),
             short_options,
         ),
     ),
+    st.tuples(st.just("state"), st.integers(0, 30), st.tuples(st.booleans(), st.integers(0, 3))),
     st.tuples(st.just("time"), st.just(0), st.sampled_from([0.0, 0.5, 3.0, 50.0, 300.0])),
     st.tuples(st.just("timer"), st.just(0), st.just(0)),
 )
@@ -1100,6 +1031,7 @@ class Fuzzed:
         self.sent: list[tuple[Peer, bytes]] = []
         self.open: set[RequestId] = set()
         self.exchanges: list[ExchangeId] = []
+        self.observed: list[ExchangeId] = []
 
     def do(self, verb: str, number: int, more: object) -> None:
         endpoint, now = self.endpoint, self.now
@@ -1109,7 +1041,25 @@ class Fuzzed:
                 self.open.add(endpoint.request(GET, number, now=now, is_confirmable=bool(more)))
             elif verb == "respond":
                 exchanges = [*self.exchanges, ExchangeId(10_000)]
-                endpoint.respond(exchanges[number % len(exchanges)], WARM, now=now)
+                exchange = exchanges[number % len(exchanges)]
+                if endpoint.respond(exchange, WARM, opens_observation=bool(more), now=now):
+                    self.observed.append(exchange)
+            elif verb == "observe":
+                self.open.add(endpoint.request(OBSERVE, number, now=now, is_confirmable=bool(more)))
+            elif verb == "again" and self.open:
+                request = sorted(self.open)[number % len(self.open)]
+                command = endpoint.deregister if more == "deregister" else endpoint.register_again
+                command(request, now=now)
+            elif verb == "notify" and self.observed:
+                exchange = self.observed[number % len(self.observed)]
+                assert more is None or isinstance(more, bool)
+                endpoint.notify(exchange, WARM, is_confirmable=more, now=now)
+            elif verb == "end" and self.observed:
+                exchange = self.observed.pop(number % len(self.observed))
+                if more:
+                    endpoint.notify(exchange, Message.response(Code.NOT_FOUND), now=now)
+                else:
+                    endpoint.end_observation(exchange, now=now)
             elif verb == "cancel" and self.open:
                 request = sorted(self.open)[number % len(self.open)]
                 endpoint.cancel(request, now=now)
@@ -1124,6 +1074,13 @@ class Fuzzed:
                 peer,
                 now=now,
             )
+        elif verb == "state" and datagram:
+            # A notification that fits something we asked.
+            assert isinstance(more, tuple)
+            token = Message.decode(datagram).token
+            kind = Type.CON if more[0] else Type.NON
+            told = with_observe(WARM, more[1]).addressed(type=kind, message_id=number, token=token)
+            endpoint.receive_datagram(told.encode(), peer, now=now)
         elif verb == "mutate" and datagram:
             assert isinstance(more, tuple)
             at, mask = more
@@ -1150,22 +1107,33 @@ class Fuzzed:
         for event in self.endpoint.events():
             if isinstance(event, RequestReceived):
                 self.exchanges.append(event.exchange)
-            else:
+            elif isinstance(event, ObservationEnded):
+                self.observed.remove(event.exchange)  # ValueError: it ended twice.
+            elif isinstance(event, RequestFailed) or (
+                isinstance(event, ResponseReceived) and event.is_final
+            ):
                 self.open.remove(event.request)  # KeyError: it ended twice, or after a cancel.
+            else:
+                assert event.request in self.open
         self.check_bounds()
 
     def check_bounds(self) -> None:
         endpoint = self.endpoint
         for depth, bound in endpoint.depths.values():
             assert depth <= bound
-        assert len(endpoint._separate) <= SMALL.separate_max
-        assert len(endpoint._retransmission) <= SMALL.outgoing_max + SMALL.separate_max
-        assert len(endpoint._conversations) <= SMALL.conversations_max
-        assert len(endpoint._idle) <= len(endpoint._conversations)
-        assert len(endpoint._tokens) == len(endpoint._outgoing) == len(self.open)
-        for conversation in endpoint._conversations.values():
+        assert len(endpoint._server._separate) <= SMALL.separate_max
+        assert len(endpoint._delivery.sent) <= (
+            SMALL.outgoing_max + SMALL.separate_max + SMALL.observers_max
+        )
+        assert len(endpoint._delivery.retransmission) <= len(endpoint._delivery.sent)
+        assert len(endpoint._observers) >= len(self.observed)
+        assert len(endpoint._delivery.conversations) <= SMALL.conversations_max
+        assert len(endpoint._delivery._idle) <= len(endpoint._delivery.conversations)
+        assert len(endpoint._client._requests) == len(endpoint._client.outgoing) == len(self.open)
+        for peer, conversation in endpoint._delivery.conversations.items():
             assert conversation.in_flight <= SMALL.nstart
-            assert len(conversation.backlog) <= SMALL.backlog_max
+            assert conversation.waiting == len(endpoint._client._turns._backlogs.get(peer, ()))
+            assert conversation.waiting <= SMALL.backlog_max
 
 
 @settings(max_examples=150)
@@ -1186,8 +1154,12 @@ def test_no_order_of_operations_raises_or_breaks_a_bound(
         if fuzzed.endpoint.next_timer() is None:
             break
         fuzzed.do("timer", 0, 0)
-    assert fuzzed.open == set()
+    assert len(fuzzed.open) == fuzzed.endpoint.depths["observations"][0]
+    while fuzzed.open:
+        fuzzed.do("cancel", 0, 0)
+    while fuzzed.observed:
+        fuzzed.do("end", 0, 0)
     for _ in range(3):
-        fuzzed.now += fuzzed.endpoint.timing.exchange_lifetime
+        fuzzed.now += 4 * fuzzed.endpoint.timing.exchange_lifetime  # Paths were made slow.
         fuzzed.do("timer", 0, 0)
     assert leftovers(fuzzed.endpoint) == {}

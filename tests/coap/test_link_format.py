@@ -65,7 +65,10 @@ def test_a_document_is_written_as_the_rfc_writes_it() -> None:
         (b'</a> ; rt = "x  y" ,\r\n </b>', (Link("/a", ("x", "y")), Link("/b"))),
         (b'</a>;rt="x";rt="y"', (Link("/a", ("x",)),)),
         (b'</a>;title="a\\"b\\\\c,</d>;"', (Link("/a", title='a"b\\c,</d>;'),)),
-        (b"</a>;obs;other;else=1;title*=UTF-8'de'x", (Link("/a", is_observable=True),)),
+        (
+            b"</a>;obs;other;else=1;more=\"2\";title*=UTF-8'de'x",
+            (Link("/a", is_observable=True, attributes=(("other", None), ("else", 1))),),
+        ),
         ('</a>;title="Zähler"'.encode(), (Link("/a", title="Zähler"),)),
     ],
 )
@@ -212,3 +215,25 @@ def test_no_document_takes_long(piece: bytes) -> None:
     except CoapError:
         pass
     assert time.process_time() - began < 1
+
+
+def test_attributes_that_repeat_are_written_read_and_filtered_by() -> None:
+    """As the EDHOC resource says what it takes (RFC 9668 section 6)."""
+    edhoc = Link(
+        "/.well-known/edhoc",
+        ("core.edhoc",),
+        attributes=(("ed-csuite", 2), ("ed-csuite", 3), ("ed-comb-req", None)),
+    )
+    document = build([edhoc, Link("/other")])
+    assert document == (
+        b'</.well-known/edhoc>;rt="core.edhoc";ed-csuite=2;ed-csuite=3;ed-comb-req,</other>'
+    )
+    assert parse(document) == (edhoc, Link("/other"))
+    assert select(parse(document), ["ed-csuite=3"]) == (edhoc,)
+    assert select(parse(document), ["ed-csuite=4"]) == ()
+
+
+@pytest.mark.parametrize("name", ["rt", "obs", "", "two words", "a=b"])
+def test_attribute_that_has_a_field_of_its_own_or_is_no_name_is_not_written(name: str) -> None:
+    with pytest.raises(LocalProtocolError):
+        build([Link("/a", attributes=((name, 1),))])

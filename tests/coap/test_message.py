@@ -50,7 +50,23 @@ VECTORS = {
     ),
     "figure 21, reset": ("70 00 ad7c", Message(Code.EMPTY, Type.RST, 0xAD7C)),
     "ping": ("40 00 0001", Message(Code.EMPTY, Type.CON, 1)),
-    "longest token": (
+    "token of 12, the longest without a length of its own": (
+        "5c 84 ffff 000102030405060708090a0b",
+        Message(Code.NOT_FOUND, Type.NON, 0xFFFF, bytes(range(12))),
+    ),
+    "token of 13": (
+        f"4d 01 7d34 00 {'ab' * 13} b1 61",
+        Message(Code.GET, Type.CON, 0x7D34, b"\xab" * 13, (Option(11, b"a"),)),
+    ),
+    "token of 268": (
+        f"4d 01 7d34 ff {'cd' * 268}",
+        Message(Code.GET, Type.CON, 0x7D34, b"\xcd" * 268),
+    ),
+    "token of 269": (
+        f"6e 45 7d34 0000 {'ef' * 269} ff 31",
+        Message(Code.CONTENT, Type.ACK, 0x7D34, b"\xef" * 269, payload=b"1"),
+    ),
+    "longest token of RFC 7252": (
         "58 84 ffff 0001020304050607",
         Message(Code.NOT_FOUND, Type.NON, 0xFFFF, bytes(range(8))),
     ),
@@ -126,9 +142,12 @@ REFUSED = {
     "length cut off": ("40 01 7d34 0d", "truncated"),
     "value cut off": ("40 01 7d34 b2 61", "truncated"),
     "option number above 65535": ("40 01 7d34 e0 fef2 10", "bad option number"),
-} | {
-    f"token length {size}": (f"4{size:x} 01 7d34 {'00' * size}", "bad token length")
-    for size in range(9, 16)
+    "token length nibble 15": (f"4f 01 7d34 {'00' * 300}", "bad token length"),
+    "one octet of token length cut off": ("4d 01 7d34", "truncated"),
+    "two octets of token length cut off": ("4e 01 7d34 00", "truncated"),
+    "token of 13 octets cut off": (f"4d 01 7d34 00 {'00' * 12}", "truncated"),
+    "token of 269 octets cut off": (f"4e 01 7d34 0000 {'00' * 268}", "truncated"),
+    "empty with extended token length": ("4d 00 7d34 00", "empty message with content"),
 }
 
 
@@ -163,7 +182,8 @@ def test_more_options_than_the_bound_are_refused() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Message(Code.GET, token=bytes(9)),
+        Message(Code.GET, token=bytes(MESSAGE_SIZE_MAX)),
+        Message(Code.GET, token=bytes(70_000)),
         Message(Code.GET, message_id=0x10000),
         Message(Code.GET, message_id=-1),
         Message(0x20),
@@ -199,7 +219,7 @@ messages = st.one_of(
         codes,
         st.sampled_from(Type),
         st.integers(0, 0xFFFF),
-        st.binary(max_size=8),
+        st.binary(max_size=14) | st.binary(min_size=260, max_size=280),
         options,
         st.binary(max_size=40),
     ),
@@ -303,6 +323,9 @@ def test_the_names_of_codes_are_those_of_the_registry() -> None:
     assert Code.CREATED == 2 << 5 | 1
     assert Code.CONTENT == 2 << 5 | 5
     assert Code.CONTINUE == 2 << 5 | 31
+    assert (Code.FETCH, Code.PATCH, Code.IPATCH) == (5, 6, 7)  # RFC 8132 section 6.
+    assert Code.CONFLICT == 4 << 5 | 9
+    assert Code.UNPROCESSABLE_ENTITY == 4 << 5 | 22
     assert Code.BAD_OPTION == 4 << 5 | 2
     assert Code.REQUEST_ENTITY_TOO_LARGE == 4 << 5 | 13
     assert Code.UNSUPPORTED_CONTENT_FORMAT == 4 << 5 | 15
@@ -313,7 +336,7 @@ def test_the_names_of_codes_are_those_of_the_registry() -> None:
 
 def test_the_layout_refuses_to_write_what_it_cannot_hold() -> None:
     with pytest.raises(LocalProtocolError):
-        layout.build(Message(Code.GET, token=bytes(9)))
+        layout.build(Message(Code.GET, token=bytes(269 + 0x10000)))
     with pytest.raises(LocalProtocolError):
         layout.build(Message(Code.EMPTY, payload=b"x"))
     with pytest.raises(LocalProtocolError):

@@ -573,6 +573,8 @@ FIELDS = (
     *("udp.checksum.status", "udp.dstport", "coap.code", "coap.opt.uri_path"),
 )
 GOOD = "1"
+COMBINED = 'coap.opt.name contains "Unknown Option (21)"'
+"""What tshark calls the EDHOC option of RFC 9668."""
 
 
 def rows_of(path: Path, port: int, *arguments: str) -> list[dict[str, str]]:
@@ -620,17 +622,21 @@ async def test_a_street_is_read_by_tshark_and_opened_with_a_meters_own_keys(
         assert is_sent == (row["udp.dstport"] == str(port))
         assert row["coap.code"], "not read as CoAP"
     handshakes = [row for row in rows if row["coap.opt.uri_path"] == ".well-known,edhoc"]
-    assert len(handshakes) >= 4
+    assert len(handshakes) >= 2, "message_1 of each; message_3 goes along with the first request"
     assert not any("rep" in row["coap.opt.uri_path"] for row in rows), "readable without keys"
-    assert tshark(path, port, "-Y", "icmp || icmpv6 || _ws.malformed") == ""
+    assert tshark(path, port, "-Y", "icmp || icmpv6") == ""
+    # The first request of each meter takes message_3 along: tshark does not know RFC 9668 yet.
+    combined = tshark(path, port, "-Y", COMBINED).splitlines()
+    assert len(combined) == 2
+    assert tshark(path, port, "-Y", "_ws.malformed").splitlines() == combined
 
     lines = wireshark_lines(tmp_path / "meter-0" / "meter-data")
     keys = [part for line in lines for part in ("-o", f"uat:oscore_contexts:{line}")]
     asked, answered = opened_by(path, port, keys)
-    assert asked.count("/reg") == 1
+    assert asked.count("/reg") == 0, "it went with message_3"
     assert asked.count("/rep") >= 1
     assert asked.count("/read") == 1, "what the head-end asks is opened by the second line"
-    assert answered.count("2.04 Changed") >= 2
+    assert answered.count("2.04 Changed") >= 1
     assert answered.count("2.05 Content") == 1
     assert opened_by(path, port, []) == ([], []), "without keys nothing is opened"
 
