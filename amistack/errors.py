@@ -7,7 +7,10 @@
     |       |-- CoapError         octets or options that are not CoAP (RFC 7252)
     |       |-- OscoreError       a message that OSCORE refuses (RFC 8613)
     |       |-- EdhocError        a handshake message that EDHOC refuses (RFC 9528)
-    |       `-- ModelError        a payload that is not of our model (docs/protocol)
+    |       |-- FrameError        octets that are not a frame of ours (docs/protocol)
+    |       |-- MeshError         a frame, packet or fragment that the mesh refuses (docs/protocol)
+    |       |-- ModelError        a payload that is not of our model (docs/protocol)
+    |       `-- TrustError        signed words about keys that are not to be believed
     |-- SequenceExhausted         no sender sequence number is reserved: reserve, then retry
     |-- TableFull                 a bounded table or queue is full: later, or never
     |-- LinkError                 the medium failed; trying again may help
@@ -76,8 +79,20 @@ class EdhocError(RemoteProtocolError):
         self.err_info = reason if err_info is None else err_info
 
 
+class FrameError(RemoteProtocolError):
+    """Octets that are not a frame of ours (docs/protocol/framing.md)."""
+
+
+class MeshError(RemoteProtocolError):
+    """A frame, packet or message that the mesh refuses (docs/protocol/mesh.md)."""
+
+
 class ModelError(RemoteProtocolError):
     """A payload that is not of our model (docs/protocol/model-v1.cddl)."""
+
+
+class TrustError(RemoteProtocolError):
+    """What somebody signed, or claims to have signed, about keys is not to be believed."""
 
 
 class SequenceExhausted(AmiError):

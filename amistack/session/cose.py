@@ -67,14 +67,14 @@ def kind_of(key: PrivateKey | PublicKey) -> KeyKind | None:
     return KeyKind.ED25519
 
 
+# A handshake writes some thirty short items: their heads are made once.
+_BYTES_HEADS: Final = tuple(cbor2.dumps(bytes(size))[: 1 + (size > 23)] for size in range(0x100))
+
+
 def encode_bytes(octets: bytes) -> bytes:
     """`octets` as a CBOR byte string; the same as `cbor2.dumps`, and faster for short ones."""
     size = len(octets)
-    if size < 24:
-        return (0x40 | size).to_bytes(1, "big") + octets
-    if size < 0x100:
-        return b"\x58" + size.to_bytes(1, "big") + octets
-    return cbor2.dumps(octets)
+    return _BYTES_HEADS[size] + octets if size < 0x100 else cbor2.dumps(octets)
 
 
 def sig_structure(protected: bytes, external_aad: bytes, payload: bytes) -> bytes:

@@ -1,20 +1,26 @@
 """Who a peer is: credentials, their identifiers, and our own authentication key.
 
 Spec    RFC 9528 3.5 (CRED_x, ID_CRED_x); RFC 8392 and 8747 (CCS with a confirmation key);
-        RFC 9360 (x5t)
-Gives   credentials by reference: a CWT Claims Set named by `kid`, a certificate named by `x5t`
+        RFC 9360 (x5t, x5chain)
+Gives   credentials by reference: a CWT Claims Set named by `kid`, a certificate named by `x5t`;
+        by value: a CWT Claims Set as `kccs`, certificates as `x5chain`
 Raises  EdhocError on octets that are not such a credential; ConfigError where key and
         credential of our own do not belong together
-Never   decides whether a credential is trusted; certificates are not validated here
+Never   decides whether a credential is trusted: a certificate is judged by `chains`, and a CCS
+        that came by value is worth no more than the registry says. C509 is not known
 
-Credentials by value (x5chain, kccs) have no place on the wire yet: they would be further
-members of `IdCred`, decoded in `edhoc.messages`.
+    on the wire        what comes            what is looked up or judged     CRED_x
+    kid                a few octets          the registry, by kid            the CCS
+    x5t (34)           a digest              the registry, by digest         the certificate
+    kccs (14)          the CCS itself        the registry, by its octets     the CCS
+    x5chain (33)       certificates          `chains.judge`                  the first of them
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from amistack.errors import ConfigError, EdhocError
+from amistack.errors import ConfigError, EdhocError, LocalProtocolError
 from amistack.session.cose import (
     KID,
     PrivateKey,
@@ -44,7 +50,12 @@ BAD_CREDENTIAL: Final = "bad credential"
 
 # COSE header parameters (RFC 9052 table 3, RFC 9360 table 1).
 HEADER_KID: Final = 4
+HEADER_KCCS: Final = 14
+HEADER_X5CHAIN: Final = 33
 HEADER_X5T: Final = 34
+
+CHAIN_COUNT_MAX: Final = 4
+"""Certificates that come in one message, the peer's own included; more are refused."""
 
 # COSE hash algorithms that an x5t may name (RFC 9054), and how much of the digest they keep.
 SHA_256_64: Final = -15
@@ -86,7 +97,47 @@ class X5t:
         return cbor2.dumps({HEADER_X5T: [self.algorithm, self.digest]})
 
 
-IdCred = Kid | X5t
+@dataclass(frozen=True, slots=True)
+class Kccs:
+    """A CWT Claims Set that stands there itself, to the octet (RFC 9528 3.5.3)."""
+
+    claims: bytes
+
+    def __str__(self) -> str:
+        return f"kccs of {len(self.claims)} octets"
+
+    def encode_map(self) -> bytes:
+        """The ID_CRED_x map, as authenticated and as sent (RFC 9528 3.5.3)."""
+        return b"\xa1\x0e" + self.claims
+
+
+@dataclass(frozen=True, slots=True)
+class X5chain:
+    """Certificates in DER, the owner's first, each issued by the next (RFC 9360 2).
+
+    Raises LocalProtocolError without any, or with more than CHAIN_COUNT_MAX.
+    """
+
+    certificates: tuple[bytes, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.certificates) <= CHAIN_COUNT_MAX:
+            raise LocalProtocolError(
+                f"{len(self.certificates)} certificates, expected 1 to {CHAIN_COUNT_MAX}"
+            )
+
+    def __str__(self) -> str:
+        digest = hashlib.sha256(self.certificates[0]).digest()[: X5T_DIGEST_SIZES[SHA_256_64]]
+        return f"x5chain of {len(self.certificates)}, {digest.hex()} first"
+
+    def encode_map(self) -> bytes:
+        """The ID_CRED_x map, as authenticated and as sent: one is not put into an array."""
+        items = b"".join(encode_bytes(one) for one in self.certificates)
+        count = len(self.certificates)
+        return b"\xa1\x18\x21" + (items if count == 1 else bytes((0x80 | count,)) + items)
+
+
+IdCred = Kid | X5t | Kccs | X5chain
 """ID_CRED_x: what tells the peer which credential to look up. Proves nothing by itself."""
 
 
@@ -145,20 +196,63 @@ def decode_ccs(octets: bytes) -> Credential:
     The octets are kept as they are. Raises EdhocError unless they are one CBOR map with a
     confirmation key of a kind that suites here use, and no more than CREDENTIAL_SIZE_MAX.
     """
-    claims = _load_map(octets)
-    confirmation = claims.get(CLAIM_CNF)
-    if not isinstance(confirmation, Mapping):
-        raise EdhocError(BAD_CREDENTIAL, "no cnf claim with a map")
-    key = confirmation.get(CNF_COSE_KEY)
-    if not isinstance(key, Mapping):
-        raise EdhocError(BAD_CREDENTIAL, "no COSE_Key in the cnf claim")
+    key = _confirmation_key(octets)
     kid = key.get(KID)
     if not isinstance(kid, bytes) or len(kid) > KID_SIZE_MAX:
         raise EdhocError(BAD_CREDENTIAL, f"no kid of at most {KID_SIZE_MAX} octets")
-    try:
-        return Credential(Kid(kid), bytes(octets), public_key_from(key))
-    except ValueError as error:
-        raise EdhocError(BAD_CREDENTIAL, str(error)) from error
+    return Credential(Kid(kid), bytes(octets), _public_key(key))
+
+
+def kccs_credential(octets: bytes) -> Credential:
+    """The credential that a CWT Claims Set is, to be sent by value or as it came so.
+
+    It needs no kid. Raises EdhocError as `decode_ccs` does. Whether its owner is to be trusted
+    is not said by it: look the octets up.
+    """
+    return Credential(Kccs(bytes(octets)), bytes(octets), _public_key(_confirmation_key(octets)))
+
+
+def x5chain_credential(certificates: Sequence[bytes]) -> Credential:
+    """The credential that a chain of DER certificates carries: its first one (RFC 9528 3.5.2).
+
+    Raises EdhocError as `x5t_credential` does, and on a wrong number. Nothing is validated.
+    """
+    if not 0 < len(certificates) <= CHAIN_COUNT_MAX:
+        raise EdhocError(BAD_CREDENTIAL, f"{len(certificates)} certificates")
+    own = x5t_credential(certificates[0])
+    return Credential(X5chain(tuple(map(bytes, certificates))), own.octets, own.public_key)
+
+
+def carried_credential(id_cred: IdCred) -> Credential | None:
+    """The credential that stands in `id_cred` itself, or None where it only names one.
+
+    Raises EdhocError on a value that is no credential. What comes out proves itself in the
+    handshake, and nothing more: whether to trust it is the caller's to find out.
+    """
+    match id_cred:
+        case Kccs():
+            return kccs_credential(id_cred.claims)
+        case X5chain():
+            return x5chain_credential(id_cred.certificates)
+        case _:
+            return None
+
+
+def known_credential(id_cred: IdCred, known: Iterable[Credential]) -> Credential | None:
+    """Which of the `known` ones `id_cred` means, by its name or by its value; None for none.
+
+    One that comes by value is known if its octets are, whatever it is called here. A chain
+    is known by its first certificate, so that one can be pinned without anchors.
+    """
+    carried = None
+    for credential in known:
+        if credential.id_cred == id_cred:
+            return credential
+        if isinstance(id_cred, Kccs | X5chain):
+            carried = carried or carried_credential(id_cred)
+            if carried is not None and carried.octets == credential.octets:
+                return carried
+    return None
 
 
 def x5t_credential(certificate: bytes, algorithm: int = SHA_256_64) -> Credential:
@@ -169,18 +263,58 @@ def x5t_credential(certificate: bytes, algorithm: int = SHA_256_64) -> Credentia
     """
     if (digest_size := X5T_DIGEST_SIZES.get(algorithm)) is None:
         raise EdhocError(BAD_CREDENTIAL, f"x5t algorithm {algorithm}")
-    if len(certificate) > CREDENTIAL_SIZE_MAX:
-        raise EdhocError(BAD_CREDENTIAL, f"{len(certificate)} octets")
-    try:
-        public_key = x509.load_der_x509_certificate(certificate).public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise EdhocError(BAD_CREDENTIAL, f"not a usable certificate: {error}") from error
+    public_key = read_certificate(certificate).public_key()
     if not isinstance(public_key, EllipticCurvePublicKey | X25519PublicKey | Ed25519PublicKey):
         raise EdhocError(BAD_CREDENTIAL, "a key that is not P-256, X25519 or Ed25519")
     if kind_of(public_key) is None:
         raise EdhocError(BAD_CREDENTIAL, "a curve that is not P-256")
     digest = hashlib.sha256(certificate).digest()[:digest_size]
     return Credential(X5t(algorithm, digest), encode_bytes(certificate), public_key)
+
+
+def read_certificate(octets: bytes) -> x509.Certificate:
+    """The certificate that those octets are, in DER, all of it read. Raises EdhocError.
+
+    What is read late elsewhere is read here, so that whatever is malformed shows as one fault.
+    """
+    if len(octets) > CREDENTIAL_SIZE_MAX:
+        raise EdhocError(BAD_CREDENTIAL, f"{len(octets)} octets, at most {CREDENTIAL_SIZE_MAX}")
+    try:
+        with warnings.catch_warnings():
+            # What the parser only warns of is against RFC 5280, and its later releases refuse it.
+            warnings.simplefilter("error", UserWarning)
+            certificate = x509.load_der_x509_certificate(octets)
+            _ = certificate.serial_number, certificate.subject, certificate.issuer
+            _ = certificate.public_key(), certificate.extensions, certificate.signature
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except (
+        ValueError,
+        TypeError,
+        UnsupportedAlgorithm,
+        UserWarning,
+        x509.DuplicateExtension,
+        x509.InvalidVersion,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
+        raise EdhocError(BAD_CREDENTIAL, f"not a usable certificate: {error}") from error
+    return certificate
+
+
+def _confirmation_key(octets: bytes) -> Mapping[object, object]:
+    confirmation = _load_map(octets).get(CLAIM_CNF)
+    if not isinstance(confirmation, Mapping):
+        raise EdhocError(BAD_CREDENTIAL, "no cnf claim with a map")
+    key = confirmation.get(CNF_COSE_KEY)
+    if not isinstance(key, Mapping):
+        raise EdhocError(BAD_CREDENTIAL, "no COSE_Key in the cnf claim")
+    return key
+
+
+def _public_key(key: Mapping[object, object]) -> PublicKey:
+    try:
+        return public_key_from(key)
+    except ValueError as error:
+        raise EdhocError(BAD_CREDENTIAL, str(error)) from error
 
 
 def _load_map(octets: bytes) -> Mapping[object, object]:

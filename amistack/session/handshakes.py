@@ -1,15 +1,36 @@
 """EDHOC carried in CoAP: the responder's desk for many peers, and one initiator's approach.
 
-Spec    RFC 9528 appendix A.2 (resource /.well-known/edhoc, content formats 64 and 65)
+Spec    RFC 9528 appendix A.2 (resource /.well-known/edhoc, content formats 64 and 65); RFC 9668
+        (message_3 with the first OSCORE request); RFC 9175 2.4 (under load an address is asked for)
 Gives   the CoAP message to send next, or an event that wants a command first
 Raises  `Approach.receive` raises EdhocError; `Desk` never does on what a peer sends: a refused
         message becomes an EDHOC error message and is counted by reason in `refused`
-Limit   HALF_OPEN_MAX handshakes under way, each HALF_OPEN_LIFETIME s; at the bound the oldest is
-        dropped, so that a flood costs that much memory and no more
+Limit   `half_open`: handshakes under way of one source and in all; `gate`: under load no more work
+        than a MAC is done for a message_1 from an address that may be false
+
+Whoever drives a desk does this, in this order:
+
+    datagram in          `challenge`: octets to send at once, and nothing else; or None: go on
+    request to           `receive`: a Message to answer with, or CredentialWanted
+    /.well-known/edhoc
+    request with OSCORE  `receive_combined`: the same, or RequestRemains (message_3 was taken
+    and EDHOC options    before: go on with the request alone)
+    CredentialWanted     look it up, judge it, then `provide_credential` or `refuse_credential`:
+                         a Message to answer with, or SessionProposed
+    SessionProposed      make it durable, then `conclude` or `give_up`. With `proposed.request` the
+                         session answers, not the desk: after `conclude`, whose message is not sent
+                         then, unprotect that request in the new session as if it had just come
+
+And whoever drives an approach: send `first_message`, give each response to `receive`, send what it
+gives, until it gives keys. With `is_combining` keys come with message_2 and message_3 is still to
+go: protect the first request under them and send what `combine` makes of both; where that is None,
+or there is nothing to ask for, send `third_message` instead, and `receive` its response. An
+unprotected response to a combined request goes to `receive` as well: it is a refusal.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,12 +40,24 @@ from amistack.coap.codes import Code
 from amistack.coap.message import Message
 from amistack.errors import EdhocError, LocalProtocolError
 from amistack.machine import Peer
+from amistack.session.approach import Approach
+from amistack.session.carried import (
+    CONTENT_FORMAT_CID_EDHOC,
+    CONTENT_FORMAT_EDHOC,
+    ENTROPY_SIZE,
+    WELL_KNOWN_EDHOC,
+    Entropy,
+    edhoc_response,
+    error_response,
+)
+from amistack.session.combined import bad_combination, split
 from amistack.session.credentials import AuthenticationKey, Credential, IdCred
 from amistack.session.edhoc import (
+    EadItem,
     ErrorCode,
     ErrorMessage,
     Fault,
-    Initiator,
+    Message1Facts,
     Method,
     OscoreParameters,
     Responder,
@@ -32,27 +65,46 @@ from amistack.session.edhoc import (
     encode_error,
     ephemeral_from_entropy,
     is_error_message,
-    prepend_connection_id,
     split_connection_id,
-    suites_after_refusal,
+)
+from amistack.session.gate import SECRET_SIZE, Gate
+from amistack.session.half_open import (
+    HALF_OPEN_LIFETIME,
+    HALF_OPEN_MAX,
+    SOURCE_MAX,
+    HalfOpenTable,
+    Source,
 )
 
-WELL_KNOWN_EDHOC: Final = ".well-known/edhoc"
-CONTENT_FORMAT_EDHOC: Final = 64
-CONTENT_FORMAT_CID_EDHOC: Final = 65
+__all__ = [
+    "CONTENT_FORMAT_CID_EDHOC",
+    "CONTENT_FORMAT_EDHOC",
+    "HALF_OPEN_LIFETIME",
+    "HALF_OPEN_MAX",
+    "SOURCE_MAX",
+    "WELL_KNOWN_EDHOC",
+    "Answering",
+    "Approach",
+    "CredentialWanted",
+    "Desk",
+    "Entropy",
+    "HandshakeId",
+    "RequestRemains",
+    "SessionProposed",
+    "host_of",
+]
 
-HALF_OPEN_MAX: Final = 4_096
-HALF_OPEN_LIFETIME: Final = 60.0
 IDENTIFIER_SIZE: Final = 4
-"""Octets of the identifiers that a responder gives out: room for millions of peers."""
+"""Octets of the identifiers that a responder gives out: room for millions of peers.
+
+With 5 million in use, one draw in 860 meets one of them and is drawn again.
+"""
 IDENTIFIER_TRY_COUNT: Final = 64
 """Draws for an identifier that is free; a source of entropy that gives none is broken."""
-ENTROPY_SIZE: Final = 32
 BUSY_MAX_AGE: Final = 30
 """Seconds after which a peer may come again when too many handshakes wait."""
-
-Entropy = Callable[[int], bytes]
-"""A source of secret random octets, so many at a call. Real in programs, seeded in simulations."""
+REPEATED_MAX_AGE: Final = 2
+"""Seconds after which a message_3 may be repeated whose first copy still waits for the program."""
 
 HandshakeId = NewType("HandshakeId", int)
 """One handshake that waits for a command."""
@@ -69,20 +121,36 @@ class CredentialWanted:
 
 @dataclass(frozen=True, slots=True)
 class SessionProposed:
-    """The owner of `id_cred` is authentic. Make its keys durable, then `accept_session`."""
+    """The owner of `id_cred` is authentic. Make its keys durable, then `accept_session`.
+
+    `request` is the OSCORE request that came with message_3, to be unprotected in the session
+    then; `ead` is the EAD_3 or EAD_2 that the owner vouches for.
+    """
 
     handshake: HandshakeId
     peer: Peer
     id_cred: IdCred
     parameters: OscoreParameters
+    request: Message | None = None
+    ead: tuple[EadItem, ...] = ()
 
 
-@dataclass(slots=True)
-class _HalfOpen:
-    """A handshake of the desk, by the identifier that we gave out for it."""
+@dataclass(frozen=True, slots=True)
+class RequestRemains:
+    """A combined request whose message_3 was taken before: its OSCORE request, to be unprotected.
 
-    responder: Responder
-    until: float
+    Nothing in it is authentic yet.
+    """
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How to answer one message_1: with which key of ours, and what goes along in EAD_2."""
+
+    key: AuthenticationKey
+    ead_2: tuple[EadItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +160,28 @@ class _Waiting:
     c_r: bytes
     responder: Responder
     id_cred: IdCred
+    message_3: bytes
+    since: float
+    request: Message | None
+
+
+def host_of(peer: Peer) -> Source:
+    """What one host cannot have many of: of a socket's address the IPv4 address or the IPv6 /64.
+
+    Any other peer is its own source, and so is each socket of this very host, whose address
+    says nothing about who it is.
+    """
+    if not isinstance(peer, tuple) or not peer or not isinstance(peer[0], str):
+        return peer
+    try:
+        address = ipaddress.ip_address(peer[0].partition("%")[0])
+    except ValueError:
+        return peer[0]
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if address.is_loopback:
+        return peer
+    return address.packed if address.version == 4 else address.packed[:8]
 
 
 class Desk:
@@ -104,26 +194,64 @@ class Desk:
         entropy: Entropy,
         is_taken: Callable[[bytes], bool],
         suites: Sequence[int] = (2, 3),
+        methods: Sequence[int] = (Method.STATIC_STATIC,),
+        choose: Callable[[Message1Facts], Answering] | None = None,
+        source_of: Callable[[Peer], Source] = host_of,
     ) -> None:
-        """`is_taken` says whether a security context has that recipient identifier already."""
+        """`is_taken` says whether a security context has that recipient identifier already.
+
+        One method, as a key that agrees must not sign as well (RFC 9528 9.1): more only where
+        `choose` has a key for each. `choose` says how to answer a message_1 of which nothing is
+        authentic, by its EAD_1 say; without it `key` answers all. `source_of` says what the
+        bound for one source counts.
+        """
         self.refused: Counter[str] = Counter()
-        self.evicted_count = 0
+        self.repeated_count = 0
         self._key = key
-        self._suites = suites
+        self._suites = tuple(suites)
+        self._methods = tuple(methods)
         self._entropy = entropy
         self._is_taken = is_taken
-        self._half_open: dict[bytes, _HalfOpen] = {}
+        self._choose = choose
+        self._source_of = source_of
+        self._gate = Gate(entropy(SECRET_SIZE))
+        self._table = HalfOpenTable(
+            count_max=HALF_OPEN_MAX, source_max=SOURCE_MAX, lifetime=HALF_OPEN_LIFETIME
+        )
         self._waiting: dict[HandshakeId, _Waiting] = {}
+        self._waiting_ids: dict[bytes, HandshakeId] = {}
         self._next_id = 0
 
     @property
     def depth(self) -> tuple[int, int]:
         """Handshakes under way, and their bound."""
-        return len(self._half_open) + len(self._waiting), HALF_OPEN_MAX
+        return len(self._table) + len(self._waiting), self._table.count_max
+
+    @property
+    def evicted_count(self) -> int:
+        """Handshakes dropped for newer ones at the bound for all."""
+        return self._table.dropped_count
+
+    def is_under_load(self, *, now: float) -> bool:
+        """Whether who begins a handshake is asked to show where it is."""
+        return self._gate.is_shut(half_open_count=len(self._table), now=now)
+
+    # Inputs from below.
+
+    def challenge(self, datagram: bytes, peer: Peer, *, now: float) -> bytes | None:
+        """The datagram to answer at once, where there is load; None: let it pass, as usual.
+
+        Before anything is decoded or remembered: see `gate`.
+        """
+        answer = self._gate.challenge(datagram, peer, half_open_count=len(self._table), now=now)
+        if answer is not None:
+            self.refused["asked to show its address"] += 1
+            self._table.expire(now)
+        return answer
 
     def receive(self, message: Message, peer: Peer, *, now: float) -> Message | CredentialWanted:
         """Take a request to /.well-known/edhoc: the answer to it, or an event that comes first."""
-        self._expire(now)
+        self._table.expire(now)
         try:
             if message.code != Code.POST:
                 return Message.response(Code.METHOD_NOT_ALLOWED)
@@ -131,10 +259,37 @@ class Desk:
                 return Message.response(Code.UNSUPPORTED_CONTENT_FORMAT)
             c_r, body = split_connection_id(message.payload)
             if c_r is None:
-                return self._receive_message_1(body, now=now)
-            return self._receive_message_3(c_r, body, peer)
+                return self._receive_message_1(body, peer, now=now)
+            if self._table.is_concluded(c_r, body):
+                self.repeated_count += 1
+                return Message.response(Code.CHANGED)
+            return self._receive_message_3(c_r, body, peer, None, now=now)
         except EdhocError as error:
             return self._refuse(error)
+
+    def receive_combined(
+        self, message: Message, peer: Peer, *, now: float
+    ) -> Message | CredentialWanted | RequestRemains:
+        """Take a request with the OSCORE and the EDHOC option (RFC 9668 3.3.1).
+
+        Whatever becomes of message_3, an error about it is of code 1 (there, last but one
+        paragraph).
+        """
+        self._table.expire(now)
+        try:
+            parts = split(message)
+        except EdhocError as error:
+            self.refused[str(error.reason)] += 1
+            return bad_combination()
+        try:
+            if self._table.is_concluded(parts.c_r, parts.message_3):
+                self.repeated_count += 1
+                return RequestRemains(parts.request)
+            return self._receive_message_3(parts.c_r, parts.message_3, peer, parts.request, now=now)
+        except EdhocError as error:
+            return self._refuse(error, is_combined=True)
+
+    # Commands from above.
 
     def provide_credential(
         self, handshake: HandshakeId, credential: Credential | None, peer: Peer
@@ -142,70 +297,121 @@ class Desk:
         """Go on with the credential that was wanted; None: nobody is known by that name."""
         waiting = self._find(handshake)
         if credential is None:
-            refusal = waiting.responder.refuse_initiator()
-            del self._waiting[handshake]
-            self.refused[str(Fault.UNKNOWN_CREDENTIAL)] += 1
-            return _error_response(refusal)
+            waiting.responder.refuse_initiator()
+            unknown = EdhocError(
+                Fault.UNKNOWN_CREDENTIAL,
+                str(waiting.id_cred),
+                err_code=ErrorCode.UNKNOWN_CREDENTIAL,
+                err_info=True,
+            )
+            self._forget(handshake)
+            return self._refuse(unknown, is_combined=waiting.request is not None)
         try:
             waiting.responder.authenticate_initiator(credential)
         except EdhocError as error:
-            del self._waiting[handshake]
-            return self._refuse(error)
-        parameters = waiting.responder.oscore_parameters()
-        return SessionProposed(handshake, peer, waiting.id_cred, parameters)
+            self._forget(handshake)
+            return self._refuse(error, is_combined=waiting.request is not None)
+        return SessionProposed(
+            handshake,
+            peer,
+            waiting.id_cred,
+            waiting.responder.oscore_parameters(),
+            waiting.request,
+            waiting.responder.ead_3,
+        )
+
+    def refuse_credential(self, handshake: HandshakeId, error: EdhocError) -> Message:
+        """End a handshake whose ID_CRED_I was judged and found wanting, for that reason.
+
+        Raises LocalProtocolError if it does not wait for a credential.
+        """
+        waiting = self._find(handshake)
+        waiting.responder.refuse_initiator()
+        self._forget(handshake)
+        return self._refuse(error, is_combined=waiting.request is not None)
 
     def conclude(self, handshake: HandshakeId) -> Message:
-        """The session is durable: the answer that says so."""
-        self._find(handshake)
-        del self._waiting[handshake]
+        """The session is durable: the answer that says so, also to a repeated message_3.
+
+        Raises LocalProtocolError if nobody is authentic in it yet.
+        """
+        waiting = self._find(handshake)
+        if waiting.responder.state is not State.COMPLETED:
+            raise LocalProtocolError(f"handshake {handshake} waits for a credential")
+        self._forget(handshake)
+        self._table.conclude(waiting.c_r, waiting.message_3, now=waiting.since)
         return Message.response(Code.CHANGED)
 
     def give_up(self, handshake: HandshakeId, *, retry_after: int) -> Message:
         """The session could not be made durable: ask the peer to come again in so many s."""
         self._find(handshake)
-        del self._waiting[handshake]
+        self._forget(handshake)
         return Message.response(Code.SERVICE_UNAVAILABLE, max_age=retry_after)
 
-    def _receive_message_1(self, body: bytes, *, now: float) -> Message:
-        # Method 3 alone: a key that agrees must not sign as well (RFC 9528 section 9.1).
-        responder = Responder(self._key, suites=self._suites, methods=(Method.STATIC_STATIC,))
+    def _receive_message_1(self, body: bytes, peer: Peer, *, now: float) -> Message:
+        message_2 = self._table.repeated(body, peer)
+        if message_2 is not None:
+            self.repeated_count += 1
+            return edhoc_response(message_2)
+        self._gate.count(now=now)
+        responder = Responder(self._key, suites=self._suites, methods=self._methods)
         facts = responder.receive_message_1(body)
+        ead_2: tuple[EadItem, ...] = ()
+        if self._choose is not None:
+            answering = self._choose(facts)
+            responder.use_key(answering.key)
+            ead_2 = answering.ead_2
         c_r = self._choose_identifier(facts.c_i)
         if c_r is None:
             self.refused["no identifier is free"] += 1
             return Message.response(Code.SERVICE_UNAVAILABLE, max_age=BUSY_MAX_AGE)
         ephemeral = ephemeral_from_entropy(facts.suite, self._entropy(ENTROPY_SIZE))
-        message_2 = responder.message_2(ephemeral, c_r=c_r)
-        if len(self._half_open) >= HALF_OPEN_MAX:
-            del self._half_open[next(iter(self._half_open))]
-            self.evicted_count += 1
-            self.refused["half open, dropped for a newer one"] += 1
-        self._half_open[c_r] = _HalfOpen(responder, now + HALF_OPEN_LIFETIME)
-        return Message.response(
-            Code.CHANGED, payload=message_2, content_format=CONTENT_FORMAT_EDHOC
+        message_2 = responder.message_2(ephemeral, c_r=c_r, ead=ead_2)
+        dropped = self._table.dropped_count, self._table.dropped_of_source_count
+        self._table.add(
+            c_r,
+            responder,
+            peer=peer,
+            source=self._source_of(peer),
+            message_1=body,
+            message_2=message_2,
+            now=now,
         )
+        if self._table.dropped_count > dropped[0]:
+            self.refused["half open, dropped for a newer one"] += 1
+        if self._table.dropped_of_source_count > dropped[1]:
+            self.refused["half open, dropped for a newer one of its source"] += 1
+        return edhoc_response(message_2)
 
-    def _receive_message_3(self, c_r: bytes, body: bytes, peer: Peer) -> Message | CredentialWanted:
-        half_open = self._half_open.get(c_r)
+    def _receive_message_3(
+        self, c_r: bytes, body: bytes, peer: Peer, request: Message | None, *, now: float
+    ) -> Message | CredentialWanted:
+        half_open = self._table.find(c_r)
         if half_open is None:
+            waiting = self._waiting.get(self._waiting_ids.get(c_r, HandshakeId(0)))
+            if waiting is not None and waiting.message_3 == body:
+                self.repeated_count += 1
+                return Message.response(Code.SERVICE_UNAVAILABLE, max_age=REPEATED_MAX_AGE)
             raise EdhocError(Fault.UNEXPECTED, f"no handshake of ours is called {c_r.hex()!r}")
-        if len(self._waiting) >= HALF_OPEN_MAX:
+        if len(self._waiting) >= self._table.count_max:
             return Message.response(Code.SERVICE_UNAVAILABLE, max_age=BUSY_MAX_AGE)
-        del self._half_open[c_r]
-        if is_error_message(body):
+        self._table.take(c_r)
+        if request is None and is_error_message(body):
             self.refused["given up by the initiator"] += 1
             return Message.response(Code.CHANGED)
-        id_cred = half_open.responder.receive_message_3(body)
+        responder = half_open.responder
+        id_cred = responder.receive_message_3(body)
         self._next_id += 1
         handshake = HandshakeId(self._next_id)
-        self._waiting[handshake] = _Waiting(c_r, half_open.responder, id_cred)
+        self._waiting[handshake] = _Waiting(c_r, responder, id_cred, body, now, request)
+        self._waiting_ids[c_r] = handshake
         return CredentialWanted(handshake, peer, id_cred)
 
     def _choose_identifier(self, c_i: bytes) -> bytes | None:
         for _ in range(IDENTIFIER_TRY_COUNT):
             c_r = self._entropy(IDENTIFIER_SIZE)
-            is_waiting = any(waiting.c_r == c_r for waiting in self._waiting.values())
-            if c_r != c_i and not (c_r in self._half_open or is_waiting or self._is_taken(c_r)):
+            is_ours = c_r in self._table or c_r in self._waiting_ids or self._is_taken(c_r)
+            if c_r != c_i and not is_ours:
                 return c_r
         return None
 
@@ -215,105 +421,11 @@ class Desk:
             raise LocalProtocolError(f"handshake {handshake} is unknown or over")
         return waiting
 
-    def _expire(self, now: float) -> None:
-        while self._half_open:
-            c_r = next(iter(self._half_open))
-            if self._half_open[c_r].until > now:
-                return
-            del self._half_open[c_r]
+    def _forget(self, handshake: HandshakeId) -> None:
+        del self._waiting_ids[self._waiting.pop(handshake).c_r]
 
-    def _refuse(self, error: EdhocError) -> Message:
+    def _refuse(self, error: EdhocError, *, is_combined: bool = False) -> Message:
         self.refused[str(error.reason)] += 1
-        return _error_response(encode_error(error))
-
-
-class Approach:
-    """One handshake as initiator: the messages to POST, until keys come out.
-
-    `trusted` are the responder's credentials that are pinned; any other is refused.
-    """
-
-    def __init__(
-        self,
-        key: AuthenticationKey,
-        trusted: Sequence[Credential],
-        *,
-        c_i: bytes,
-        entropy: Entropy,
-        suites: Sequence[int] = (2, 3),
-    ) -> None:
-        self._key = key
-        self._trusted = {credential.id_cred: credential for credential in trusted}
-        self._c_i = c_i
-        self._entropy = entropy
-        self._suites = tuple(suites)
-        self._has_negotiated = False
-        self._id_cred: IdCred | None = None
-        self._initiator = self._begin(self._suites[:1])
-
-    @property
-    def id_cred(self) -> IdCred:
-        """Who the responder is. Raises LocalProtocolError before it is authentic."""
-        if self._id_cred is None:
-            raise LocalProtocolError("the responder is not authentic yet")
-        return self._id_cred
-
-    def first_message(self) -> Message:
-        """The request with message_1."""
-        selected = self._offered[-1]
-        ephemeral = ephemeral_from_entropy(selected, self._entropy(ENTROPY_SIZE))
-        return _edhoc_request(None, self._initiator.message_1(ephemeral))
-
-    def receive(self, response: Message) -> Message | OscoreParameters:
-        """Take the response to the last message: the next request, or the keys.
-
-        Raises EdhocError when the responder refuses, is not authentic, or is not trusted.
-        """
-        if response.code != Code.CHANGED:
-            return self._receive_refusal(response)
-        if self._initiator.state is State.WAIT_MESSAGE_2:
-            wanted = self._initiator.receive_message_2(response.payload)
-            credential = self._trusted.get(wanted)
-            if credential is None:
-                raise EdhocError(Fault.UNKNOWN_CREDENTIAL, f"the responder calls itself {wanted}")
-            self._initiator.authenticate_responder(credential)
-            message_3 = self._initiator.message_3()
-            self._id_cred = wanted
-            return _edhoc_request(self._initiator.c_r, message_3)
-        return self._initiator.oscore_parameters()
-
-    def _begin(self, suites: Sequence[int]) -> Initiator:
-        self._offered = tuple(suites)
-        return Initiator(self._key, suites=self._offered, c_i=self._c_i)
-
-    def _receive_refusal(self, response: Message) -> Message:
-        if response.content_format != CONTENT_FORMAT_EDHOC or not response.payload:
-            raise EdhocError("refused by the responder", f"code {response.code:#04x}")
-        error = ErrorMessage.decode(response.payload)
-        if error.code != ErrorCode.WRONG_SUITE or self._has_negotiated:
-            raise EdhocError("refused by the responder", _told(error))
-        # The list is not authentic yet, but EDHOC makes a downgrade fail later (RFC 9528 6.3.1).
-        self._has_negotiated = True
-        assert isinstance(error.info, tuple)
-        self._initiator = self._begin(suites_after_refusal(self._suites, error.info))
-        return self.first_message()
-
-
-def _told(error: ErrorMessage) -> str:
-    """A refusal for people. Nothing proves who sent it, so its text is quoted."""
-    if error.code == ErrorCode.UNKNOWN_CREDENTIAL:
-        return "it does not know our credential (error 3)"
-    return f"error {error.code}, {error.info!r}"
-
-
-def _edhoc_request(c_r: bytes | None, octets: bytes) -> Message:
-    return Message.request(
-        Code.POST,
-        WELL_KNOWN_EDHOC,
-        payload=prepend_connection_id(c_r, octets),
-        content_format=CONTENT_FORMAT_CID_EDHOC,
-    )
-
-
-def _error_response(octets: bytes) -> Message:
-    return Message.response(Code.BAD_REQUEST, payload=octets, content_format=CONTENT_FORMAT_EDHOC)
+        if is_combined:
+            return error_response(ErrorMessage(ErrorCode.UNSPECIFIED, str(error.reason)).encode())
+        return error_response(encode_error(error))

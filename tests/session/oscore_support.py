@@ -1,43 +1,30 @@
-"""What the OSCORE tests share: pairs of contexts, random messages, the published vectors."""
+"""What the OSCORE tests share: pairs of contexts, random messages."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
+import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from hypothesis import strategies as st
 
 from amistack.coap.codes import Code, Type
 from amistack.coap.message import Message, in_order
 from amistack.coap.options import DEFINITIONS, Format, Option, OptionNumber, uint_value
-from amistack.session.oscore import AES_CCM_16_64_128, SEQUENCE_NUMBER_MAX, SecurityContext
-
-VECTORS: Final = json.loads((Path(__file__).parent / "vectors" / "rfc8613.json").read_text())
+from amistack.session.oscore import (
+    AES_CCM_16_64_128,
+    SEQUENCE_NUMBER_MAX,
+    SecurityContext,
+    direct,
+    protect,
+)
 
 UNKNOWN_NUMBERS: Final = (2048, 2053, 65001)
 OUTER_NUMBERS: Final = frozenset(
     {OptionNumber.URI_HOST, OptionNumber.URI_PORT, OptionNumber.PROXY_SCHEME, OptionNumber.EDHOC}
 )
 NEVER_PROTECTED: Final = frozenset({OptionNumber.OSCORE, OptionNumber.PROXY_URI})
-
-
-def octets(text: str | None) -> bytes | None:
-    return None if text is None else bytes.fromhex(text)
-
-
-def derived(name: str) -> SecurityContext:
-    """The context of a published derivation."""
-    (one,) = (d for d in VECTORS["derivations"] if d["name"] == name)
-    return SecurityContext.derive(
-        master_secret=bytes.fromhex(one["master_secret"]),
-        master_salt=octets(one["master_salt"]) or b"",
-        sender_id=bytes.fromhex(one["sender_id"]),
-        recipient_id=bytes.fromhex(one["recipient_id"]),
-        id_context=octets(one["id_context"]),
-    )
 
 
 def pair(
@@ -83,6 +70,11 @@ class RecordingCipher:
 
     def __call__(self, key: bytes, tag_size: int) -> _Recorder:
         return _Recorder(self, key, tag_size)
+
+    def watch(self, patch: pytest.MonkeyPatch) -> None:
+        """See whatever is encrypted from now on, whichever way it takes."""
+        for module in (direct, protect):
+            patch.setattr(module, "AESCCM", self)
 
 
 class _Recorder:

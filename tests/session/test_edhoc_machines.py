@@ -35,7 +35,7 @@ from amistack.session.edhoc import (
     schedule,
     suites_after_refusal,
 )
-from amistack.session.edhoc.messages import Message1
+from amistack.session.edhoc.messages import MESSAGE_SIZE_MAX, Message1
 from amistack.session.edhoc.proofs import Claim
 from amistack.session.edhoc.states import (
     INITIATOR,
@@ -297,7 +297,9 @@ def test_arbitrary_plaintext_2_never_raises_anything_but_edhoc_error(plaintext: 
 
 def test_message_over_the_bound_is_refused_unread() -> None:
     with pytest.raises(EdhocError) as refused:
-        Responder(authentication_key("head-end")).receive_message_1(b"\x03" * 1025)
+        Responder(authentication_key("head-end")).receive_message_1(
+            b"\x03" * (MESSAGE_SIZE_MAX + 1)
+        )
     assert refused.value.reason == Fault.TOO_LARGE
 
 

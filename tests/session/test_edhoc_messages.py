@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amistack.errors import EdhocError, LocalProtocolError
-from amistack.session.credentials import IdCred, Kid, X5t
+from amistack.session.credentials import IdCred, Kccs, Kid, X5chain, X5t
 from amistack.session.edhoc import (
     ErrorCode,
     ErrorMessage,
@@ -28,6 +28,7 @@ from amistack.session.edhoc import (
 )
 from amistack.session.edhoc.items import ItemReader, encode_int
 from amistack.session.edhoc.messages import (
+    MESSAGE_SIZE_MAX,
     EadItem,
     Message1,
     Message2,
@@ -50,7 +51,20 @@ kids = st.builds(Kid, st.binary(max_size=64))
 x5ts = st.builds(X5t, st.just(-15), st.binary(min_size=8, max_size=8)) | st.builds(
     X5t, st.just(-16), st.binary(min_size=32, max_size=32)
 )
-id_creds = kids | x5ts
+claims = st.dictionaries(
+    st.integers(-300, 300),
+    st.integers(-(1 << 40), 1 << 40)
+    | st.binary(max_size=30)
+    | st.text(max_size=10)
+    | st.booleans()
+    | st.none()
+    | st.floats(allow_nan=False)
+    | st.lists(st.integers(), max_size=3),
+    max_size=5,
+)
+kccs = st.builds(Kccs, claims.map(cbor2.dumps))
+x5chains = st.builds(X5chain, st.lists(st.binary(max_size=300), min_size=1, max_size=4).map(tuple))
+id_creds = kids | x5ts | kccs | x5chains
 proofs = st.sampled_from([8, 16, 64]).flatmap(lambda n: st.binary(min_size=n, max_size=n))
 messages_1 = st.builds(
     Message1,
@@ -237,7 +251,22 @@ def test_string_that_claims_more_than_there_is_costs_nothing() -> None:
         # ID_CRED_R of PLAINTEXT_2 in forms that we do not take, after C_R = 0x01.
         ("01a0", Fault.UNSUPPORTED_CREDENTIAL),
         ("01a2", Fault.UNSUPPORTED_CREDENTIAL),
-        ("01a1182140", Fault.UNSUPPORTED_CREDENTIAL),
+        ("01a10d40", Fault.UNSUPPORTED_CREDENTIAL),  # kcwt
+        ("01a118204140", Fault.UNSUPPORTED_CREDENTIAL),  # x5bag
+        ("01a1182180", Fault.NOT_DETERMINISTIC),  # x5chain of none, and of one in an array
+        ("01a11821814130", Fault.NOT_DETERMINISTIC),
+        ("01a11821854130413041304130" + "4130", Fault.TOO_MANY_ITEMS),
+        ("01a1182161" + "30", Fault.WRONG_TYPE),
+        ("01a11821590801" + "00" * 2049, Fault.TOO_LARGE),
+        ("01a1182240", Fault.WRONG_TYPE),  # x5t that is no array
+        ("01a10441ff", Fault.NOT_DETERMINISTIC),  # a kid in a map
+        ("01a10e40", Fault.WRONG_TYPE),  # kccs that is no map
+        ("01a10ea101c1", Fault.TRUNCATED),
+        ("01a10ea10180", Fault.TRUNCATED),
+        ("01a10ebf", Fault.NOT_DETERMINISTIC),
+        ("01a10ea101f800", Fault.NOT_DETERMINISTIC),
+        ("01a10ea1021801", Fault.NOT_DETERMINISTIC),
+        ("01a10ea102590801" + "00" * 2049, Fault.TOO_LARGE),
         ("01a11822833030", Fault.WRONG_SIZE),
         ("01a11822822e41ff", Fault.WRONG_SIZE),
         ("01a1182282384041ff", Fault.UNSUPPORTED_CREDENTIAL),
@@ -268,7 +297,7 @@ def test_what_is_over_a_bound_is_not_sent() -> None:
     builds: list[Callable[[], object]] = [
         lambda: encode_ead([EadItem(1)] * 9),
         lambda: encode_ead([EadItem(65536)]),
-        lambda: encode_ciphertext(bytes(1022)),
+        lambda: encode_ciphertext(bytes(MESSAGE_SIZE_MAX - 2)),
         lambda: Message1(3, (), bytes(32), b"").encode(),
         lambda: Message1(3, (2,) * 17, bytes(32), b"").encode(),
         lambda: ErrorMessage(1, info=True).encode(),

@@ -17,14 +17,25 @@ from hypothesis import strategies as st
 
 from amistack.coap.codes import Code
 from amistack.coap.message import Message
-from amistack.coap.options import OptionNumber
+from amistack.coap.options import Option, OptionNumber
 from amistack.errors import EdhocError, LocalProtocolError
 from amistack.session import handshakes
-from amistack.session.credentials import AuthenticationKey, Credential
+from amistack.session.approach import ECHO_COUNT_MAX
+from amistack.session.credentials import (
+    AuthenticationKey,
+    Credential,
+    IdCred,
+    Kid,
+    carried_credential,
+    ccs_credential,
+    kccs_credential,
+    known_credential,
+)
 from amistack.session.edhoc import (
     EadItem,
     ErrorMessage,
     Initiator,
+    Message1Facts,
     OscoreParameters,
     ephemeral_from_entropy,
     prepend_connection_id,
@@ -35,11 +46,13 @@ from amistack.session.handshakes import (
     CONTENT_FORMAT_EDHOC,
     HALF_OPEN_LIFETIME,
     WELL_KNOWN_EDHOC,
+    Answering,
     Approach,
     CredentialWanted,
     Desk,
     Entropy,
     SessionProposed,
+    host_of,
 )
 from tests.session.edhoc_pairs import authentication_key
 
@@ -59,8 +72,17 @@ def desk_of(
     entropy: Entropy | None = None,
     is_taken: Callable[[bytes], bool] = lambda identifier: False,
     suites: tuple[int, ...] = (2, 3),
+    methods: tuple[int, ...] = (3,),
+    choose: Callable[[Message1Facts], Answering] | None = None,
 ) -> Desk:
-    return Desk(key, entropy=entropy or entropy_of("desk"), is_taken=is_taken, suites=suites)
+    return Desk(
+        key,
+        entropy=entropy or entropy_of("desk"),
+        is_taken=is_taken,
+        suites=suites,
+        methods=methods,
+        choose=choose,
+    )
 
 
 def approach_of(
@@ -70,8 +92,20 @@ def approach_of(
     suites: tuple[int, ...] = (2, 3),
     c_i: bytes = C_I,
     seed: object = "approach",
+    method: int = 3,
+    resolve: Callable[[IdCred], Credential | None] | None = None,
+    ead_1: tuple[EadItem, ...] = (),
 ) -> Approach:
-    return Approach(key, trusted, c_i=c_i, entropy=entropy_of(seed), suites=suites)
+    return Approach(
+        key,
+        trusted,
+        c_i=c_i,
+        entropy=entropy_of(seed),
+        suites=suites,
+        method=method,
+        resolve=resolve,
+        ead_1=ead_1,
+    )
 
 
 def answered(desk: Desk, request: Message, *, now: float = 0.0) -> Message:
@@ -327,11 +361,289 @@ def test_the_method_with_signatures_is_refused_though_the_key_could_sign() -> No
 
 
 def test_message_3_is_taken_once() -> None:
+    """While its first copy waits it may come again later, and afterwards it gets the answer."""
     desk = desk_of()
     message_3 = message_3_of(approach_of(), desk)
-    wanted_by(desk, message_3)
+    wanted = wanted_by(desk, message_3)
+    again = answered(desk, message_3)
+    assert again.code == Code.SERVICE_UNAVAILABLE
+    assert again.uint_option(OptionNumber.MAX_AGE) == handshakes.REPEATED_MAX_AGE
+    proposed_by(desk, wanted)
+    conclusion = desk.conclude(wanted.handshake)
+    assert answered(desk, message_3) == conclusion
+    assert desk.repeated_count == 2
+    assert desk.refused == {}
+
+
+def test_another_message_3_under_an_identifier_that_waits_or_is_done_is_refused() -> None:
+    desk = desk_of()
+    message_3 = message_3_of(approach_of(), desk)
+    other = dataclasses.replace(message_3, payload=message_3.payload[:-1] + b"?")
+    wanted = wanted_by(desk, message_3)
+    assert error_in(answered(desk, other)).code == 1
+    proposed_by(desk, wanted)
+    desk.conclude(wanted.handshake)
+    assert error_in(answered(desk, other)).code == 1
+    assert desk.refused == {"unexpected message": 2}
+
+
+def test_the_answer_to_a_repeated_message_3_is_forgotten_after_a_minute() -> None:
+    desk = desk_of()
+    message_3 = message_3_of(approach_of(), desk)
+    desk.conclude(proposed_by(desk, wanted_by(desk, message_3)).handshake)
+    assert answered(desk, message_3, now=HALF_OPEN_LIFETIME - 0.1).code == Code.CHANGED
+    assert error_in(answered(desk, message_3, now=HALF_OPEN_LIFETIME)).code == 1
+
+
+def test_a_message_3_that_was_refused_or_given_up_is_not_answered_well_later() -> None:
+    desk = desk_of()
+    message_3 = message_3_of(approach_of(key=STRANGER), desk)
+    desk.provide_credential(wanted_by(desk, message_3).handshake, None, "peer")
     assert error_in(answered(desk, message_3)).code == 1
-    assert desk.refused == {"unexpected message": 1}
+    second = message_3_of(approach_of(seed=2), desk)
+    wanted = wanted_by(desk, second)
+    proposed_by(desk, wanted)
+    desk.give_up(wanted.handshake, retry_after=1)
+    assert error_in(answered(desk, second)).code == 1
+
+
+def test_a_handshake_is_not_concluded_before_somebody_is_authentic_in_it() -> None:
+    desk = desk_of()
+    wanted = wanted_by(desk, message_3_of(approach_of(), desk))
+    with pytest.raises(LocalProtocolError, match="waits for a credential"):
+        desk.conclude(wanted.handshake)
+    proposed_by(desk, wanted)
+    assert desk.conclude(wanted.handshake).code == Code.CHANGED
+
+
+# Repeated message_1
+
+
+def test_the_same_message_1_from_the_same_peer_gets_the_same_message_2() -> None:
+    desk = desk_of()
+    message_1 = approach_of().first_message()
+    first = desk.receive(message_1, "here", now=0.0)
+    assert desk.receive(message_1, "here", now=59.0) == first
+    assert (desk.depth[0], desk.repeated_count) == (1, 1)
+    # Elsewhere it may be a replay by somebody else: it is a handshake of its own.
+    assert desk.receive(message_1, "there", now=59.0) != first
+    assert desk.receive(message_1, "here", now=HALF_OPEN_LIFETIME) != first
+    assert desk.repeated_count == 1
+
+
+def test_a_message_1_that_comes_again_after_its_handshake_ended_begins_another() -> None:
+    desk = desk_of()
+    approach = approach_of()
+    message_1 = approach.first_message()
+    answer = answered(desk, message_1)
+    message_3 = approach.receive(answer)
+    assert isinstance(message_3, Message)
+    desk.conclude(proposed_by(desk, wanted_by(desk, message_3)).handshake)
+    assert answered(desk, message_1) != answer
+    assert desk.repeated_count == 0
+
+
+# The bound of one source
+
+
+def test_one_host_can_only_drop_its_own_handshakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshakes, "SOURCE_MAX", 8)
+    desk = desk_of()
+    honest = approach_of(seed="honest")
+    answer = desk.receive(honest.first_message(), ("192.0.2.1", 5683), now=0.0)
+    assert isinstance(answer, Message)
+    for number in range(handshakes.SOURCE_MAX + 10):
+        request = approach_of(seed=number).first_message()
+        desk.receive(request, ("192.0.2.2", 1024 + number), now=1.0)
+    assert desk.depth[0] == handshakes.SOURCE_MAX + 1
+    assert desk.refused == {"half open, dropped for a newer one of its source": 10}
+    assert desk.evicted_count == 0
+    message_3 = honest.receive(answer)
+    assert isinstance(message_3, Message)
+    wanted_by(desk, message_3, now=2.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        (("192.0.2.1", 1), ("192.0.2.1", 2), True),
+        (("192.0.2.1", 1), ("192.0.2.2", 1), False),
+        (("2001:db8::1", 1, 0, 0), ("2001:db8::ffff:1", 9, 0, 0), True),
+        (("2001:db8:0:1::1", 1, 0, 0), ("2001:db8:0:2::1", 1, 0, 0), False),
+        (("fe80::1%eth0", 1, 0, 2), ("fe80::2%eth0", 1, 0, 2), True),
+        (("::ffff:192.0.2.1", 1, 0, 0), ("::ffff:192.0.2.2", 1, 0, 0), False),
+        (("::ffff:192.0.2.1", 1, 0, 0), ("192.0.2.1", 9), True),
+        (("127.0.0.1", 1), ("127.0.0.1", 2), False),
+        (("::1", 1, 0, 0), ("::1", 2, 0, 0), False),
+        (("::ffff:127.0.0.1", 1, 0, 0), ("::ffff:127.0.0.1", 2, 0, 0), False),
+        (("no:address", 1), ("no:address", 2), True),
+        ("peer", "peer", True),
+        (b"12345678", b"12345679", False),
+        ((), (), True),
+        ((1, 2), (1, 3), False),
+    ],
+)
+def test_a_source_is_a_host_whatever_its_port(one: object, other: object, is_same: bool) -> None:
+    assert (host_of(one) == host_of(other)) == is_same
+
+
+# Which key answers
+
+
+def test_a_hint_beside_message_1_chooses_the_key_and_an_answer_goes_beside_message_2() -> None:
+    old = authentication_key("old head-end")
+    seen: list[Message1Facts] = []
+
+    def choose(facts: Message1Facts) -> Answering:
+        seen.append(facts)
+        return Answering(old if facts.ead else HEAD_END, (EadItem(40_001, b"statement"),))
+
+    desk = desk_of(choose=choose)
+    for ead_1, trusted in (((EadItem(40_000, b"kid"),), old), ((), HEAD_END)):
+        approach = approach_of(trusted=(trusted.credential,), ead_1=ead_1, c_i=b"\x07")
+        with pytest.raises(LocalProtocolError):
+            _ = approach.ead_2
+        message_3_of(approach, desk)
+        assert approach.id_cred == trusted.credential.id_cred
+        assert approach.ead_2 == (EadItem(40_001, b"statement"),)
+        assert seen[-1].ead == ead_1
+
+
+def test_a_key_that_does_not_fit_what_was_selected_is_the_programs_mistake() -> None:
+    desk = desk_of(choose=lambda facts: Answering(authentication_key("x", suite=0, method=3)))
+    with pytest.raises(LocalProtocolError, match="does not fit"):
+        desk.receive(approach_of().first_message(), "peer", now=0.0)
+    assert desk.depth[0] == 0
+
+
+# By value
+
+
+@pytest.mark.parametrize("method", [0, 3])
+def test_credentials_sent_by_value_are_known_by_their_octets(method: int) -> None:
+    keys = [authentication_key(name, 2, method) for name in ("meter", "head-end")]
+    meter, head_end = (
+        AuthenticationKey(key.private_key, kccs_credential(key.credential.octets)) for key in keys
+    )
+    desk = desk_of(key=head_end, methods=(method,))
+    approach = approach_of(key=meter, trusted=(keys[1].credential,), method=method)
+    wanted = wanted_by(desk, message_3_of(approach, desk))
+    assert approach.id_cred == head_end.credential.id_cred
+    credential = known_credential(wanted.id_cred, [STRANGER.credential, keys[0].credential])
+    assert credential == meter.credential
+    proposed = desk.provide_credential(wanted.handshake, credential, "peer")
+    assert isinstance(proposed, SessionProposed)
+    ours = approach.receive(desk.conclude(proposed.handshake))
+    assert isinstance(ours, OscoreParameters)
+    assert ours.master_secret == proposed.parameters.master_secret
+
+
+def test_a_responder_that_sends_a_credential_nobody_pinned_is_refused() -> None:
+    sent = AuthenticationKey(STRANGER.private_key, kccs_credential(STRANGER.credential.octets))
+    approach = approach_of()
+    answer = answered(desk_of(key=sent), approach.first_message())
+    with pytest.raises(EdhocError, match="unknown credential"):
+        approach.receive(answer)
+
+
+def test_what_is_not_pinned_can_be_resolved_and_refused_for_its_own_reason() -> None:
+    sent = AuthenticationKey(STRANGER.private_key, kccs_credential(STRANGER.credential.octets))
+    approach = approach_of(trusted=(), resolve=carried_credential)
+    message_3_of(approach, desk_of(key=sent))
+    assert approach.id_cred == sent.credential.id_cred
+
+    def refuse(id_cred: IdCred) -> None:
+        raise EdhocError("chain: expired")
+
+    approach = approach_of(trusted=(), resolve=refuse)
+    answer = answered(desk_of(key=sent), approach.first_message())
+    with pytest.raises(EdhocError, match="chain: expired"):
+        approach.receive(answer)
+
+
+def test_a_credential_that_was_judged_and_refused_is_counted_by_its_reason() -> None:
+    desk = desk_of()
+    wanted = wanted_by(desk, message_3_of(approach_of(), desk))
+    refusal = desk.refuse_credential(wanted.handshake, EdhocError("chain: expired", "at noon"))
+    assert error_in(refusal) == ErrorMessage(1, "chain: expired")
+    assert desk.refused == {"chain: expired": 1}
+    assert desk.depth[0] == 0
+    with pytest.raises(LocalProtocolError):
+        desk.refuse_credential(wanted.handshake, EdhocError("x"))
+
+
+# Giving up, and being asked for an address
+
+
+def test_an_approach_that_gives_up_can_say_so_once_it_knows_under_what_name() -> None:
+    desk = desk_of()
+    approach = approach_of(trusted=(STRANGER.credential,))
+    answer = answered(desk, approach.first_message())
+    assert approach.farewell(EdhocError("x")) is None
+    with pytest.raises(EdhocError) as refused:
+        approach.receive(answer)
+    farewell = approach.farewell(refused.value)
+    assert farewell is not None
+    assert split_connection_id(farewell.payload)[1] == b"\x03\xf5"
+    assert answered(desk, farewell).code == Code.CHANGED
+    assert desk.depth[0] == 0
+    done = approach_of(seed=2)
+    message_3_of(done, desk)
+    assert done.farewell(refused.value) is None
+
+
+def test_error_code_0_is_no_success() -> None:
+    approach = approach_of()
+    approach.first_message()
+    for code in (Code.BAD_REQUEST, Code.CHANGED):
+        success = Message.response(code, payload=b"\x00\x60", content_format=CONTENT_FORMAT_EDHOC)
+        with pytest.raises(EdhocError):
+            approach.receive(success)
+
+
+def test_who_is_asked_for_its_address_repeats_the_very_message_1() -> None:
+    approach = approach_of()
+    first = approach.first_message()
+    asked = Message.response(Code.UNAUTHORIZED, options=(Option(OptionNumber.ECHO, b"12345678"),))
+    for _ in range(ECHO_COUNT_MAX):
+        again = approach.receive(asked)
+        assert isinstance(again, Message)
+        assert again.payload == first.payload
+        assert again.option(OptionNumber.ECHO) == b"12345678"
+    with pytest.raises(EdhocError, match="refused by the responder"):
+        approach.receive(asked)
+
+
+def test_nobody_is_asked_for_an_address_after_message_2() -> None:
+    desk, approach = desk_of(), approach_of()
+    message_3_of(approach, desk)
+    asked = Message.response(Code.UNAUTHORIZED, options=(Option(OptionNumber.ECHO, b"12345678"),))
+    with pytest.raises(EdhocError, match="refused by the responder"):
+        approach.receive(asked)
+
+
+def test_a_refusal_of_suites_after_message_2_does_not_begin_anew() -> None:
+    desk, approach = desk_of(), approach_of()
+    message_3_of(approach, desk)
+    late = Message.response(
+        Code.BAD_REQUEST,
+        payload=ErrorMessage(2, (3,)).encode(),
+        content_format=CONTENT_FORMAT_EDHOC,
+    )
+    with pytest.raises(EdhocError, match="refused by the responder"):
+        approach.receive(late)
+
+
+def test_a_suite_that_our_key_does_not_fit_is_no_common_one() -> None:
+    approach = approach_of(suites=(2, 0))
+    approach.first_message()
+    refusal = Message.response(
+        Code.BAD_REQUEST,
+        payload=ErrorMessage(2, (0,)).encode(),
+        content_format=CONTENT_FORMAT_EDHOC,
+    )
+    with pytest.raises(EdhocError, match="no common cipher suite"):
+        approach.receive(refusal)
 
 
 def test_a_forged_message_3_ends_that_handshake_and_no_other() -> None:
@@ -381,6 +693,32 @@ def test_nobody_of_that_name_is_error_3() -> None:
     assert error_in(answer) == ErrorMessage(3, info=True)
     assert desk.refused == {"unknown credential": 1}
     assert desk.depth[0] == 0
+
+
+def test_who_is_told_so_hears_that_it_is_not_known() -> None:
+    desk, approach = desk_of(), approach_of(key=STRANGER)
+    wanted = wanted_by(desk, message_3_of(approach, desk))
+    answer = desk.provide_credential(wanted.handshake, None, "peer")
+    assert isinstance(answer, Message)
+    with pytest.raises(EdhocError, match="does not know our credential"):
+        approach.receive(answer)
+
+
+def test_an_impostor_under_a_known_name_is_not_authentic_and_leaves_nothing() -> None:
+    """It has a kid of a meter's, and a key of its own."""
+    thief = STRANGER.private_key
+    kid = METER.credential.id_cred
+    assert isinstance(kid, Kid)
+    own = AuthenticationKey(thief, ccs_credential(kid.value, "meter", thief.public_key()))
+    desk = desk_of()
+    wanted = wanted_by(desk, message_3_of(approach_of(key=own), desk))
+    assert wanted.id_cred == kid
+    answer = desk.provide_credential(wanted.handshake, METER.credential, "peer")
+    assert isinstance(answer, Message)
+    assert error_in(answer) == ErrorMessage(1, "not authentic")
+    assert (desk.refused, desk.depth[0]) == ({"not authentic": 1}, 0)
+    with pytest.raises(LocalProtocolError, match="unknown or over"):
+        desk.conclude(wanted.handshake)
 
 
 def test_a_second_answer_about_a_credential_is_refused_and_keeps_the_handshake() -> None:

@@ -1,7 +1,8 @@
-"""Security contexts and their table: published keys, sequence numbers, lookups.
+"""Security contexts and their table: sequence numbers, lookups.
 
-The contract under test: keys are those of RFC 8613 Appendix C; no sequence number is given twice
-or before it is reserved; a request finds its own context or none; a repr shows no key.
+The contract under test: no sequence number is given twice or before it is reserved; a request
+finds its own context or none; a repr shows no key. That the keys are those of RFC 8613 Appendix C
+is shown by the suite `oscore-rfc8613`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,31 +25,8 @@ from amistack.session.oscore import (
     protect_request,
     unprotect_request,
 )
-from amistack.session.oscore import context as context_module
-from amistack.session.oscore.protect import _nonce
-from tests.session.oscore_support import VECTORS, derived, pair
-
-
-@pytest.mark.parametrize("vector", VECTORS["derivations"], ids=lambda v: v["name"])
-def test_published_derivation_is_reproduced(
-    vector: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Appendix C.1 to C.3: the info structures, both keys, the common IV and the first nonces."""
-    infos = []
-
-    def recorded(algorithm: Any, length: int, info: bytes) -> HKDFExpand:
-        infos.append(info.hex())
-        return HKDFExpand(algorithm, length, info)
-
-    monkeypatch.setattr(context_module, "HKDFExpand", recorded)
-    context = derived(vector["name"])
-    names = ("info_for_sender_key", "info_for_recipient_key", "info_for_common_iv")
-    assert infos == [vector[name] for name in names]
-    assert context.sender_key.hex() == vector["sender_key"]
-    assert context.recipient_key.hex() == vector["recipient_key"]
-    assert context.common_iv.hex() == vector["common_iv"]
-    nonces = [_nonce(context.common_iv, i, 0) for i in (context.sender_id, context.recipient_id)]
-    assert [n.hex() for n in nonces] == [vector["sender_nonce"], vector["recipient_nonce"]]
+from interop.conformance.oscore import derived
+from tests.session.oscore_support import pair
 
 
 def test_keys_depend_on_the_algorithm() -> None:

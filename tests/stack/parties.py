@@ -16,7 +16,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from amistack.coap.codes import Code
-from amistack.coap.endpoint import Limits
+from amistack.coap.endpoint import ExchangeId, Limits
 from amistack.coap.link_format import Link
 from amistack.coap.message import Message
 from amistack.identifiers import Eui64
@@ -31,10 +31,13 @@ from amistack.stack import (
     Event,
     HandshakeFailed,
     NumbersWanted,
+    ObservationEnded,
+    ObservationStale,
     RequestFailed,
     RequestId,
     SecureRequest,
     SecureResponse,
+    SessionWorn,
     Stack,
     context_of,
 )
@@ -135,6 +138,11 @@ class Party:
         self.handshake_failures: list[HandshakeFailed] = []
         self.proposals: list[SessionProposed] = []
         self.wanted: list[NumbersWanted] = []
+        self.states: dict[RequestId, list[Message]] = {}
+        self.stale: list[RequestId] = []
+        self.observers: list[ExchangeId] = []
+        self.endings: list[str] = []
+        self.worn: list[bytes] = []
         self.stack = self._born()
         self.host: Host[Event] | None = None
 
@@ -183,9 +191,19 @@ class Party:
                     self.answer(event)
                 else:
                     self.waiting.append(event)
+            case SecureResponse(is_final=False):
+                assert event.request not in self.responses | self.failures
+                self.states.setdefault(event.request, []).append(event.message)
             case SecureResponse():
                 assert event.request not in self.responses | self.failures
                 self.responses[event.request] = event.message
+            case ObservationEnded():
+                self.observers.remove(event.exchange)
+                self.endings.append(event.reason)
+            case ObservationStale():
+                self.stale.append(event.request)
+            case SessionWorn():
+                self.worn.append(event.identity)
             case RequestFailed():
                 assert event.request not in self.responses | self.failures
                 self.failures[event.request] = event
@@ -199,12 +217,19 @@ class Party:
     def answer(self, event: SecureRequest) -> None:
         if self.is_durable:
             self.disk.keep_window(event.recipient_id, event.window)
-        self.stack.respond(
-            event.exchange, answer_to(event.message), is_durable=self.is_durable, now=self.now
+        opened = self.stack.respond(
+            event.exchange,
+            answer_to(event.message),
+            is_durable=self.is_durable,
+            opens_observation=True,
+            now=self.now,
         )
+        if opened:
+            self.observers.append(event.exchange)
 
-    def connect(self, peer: Peer, *, c_i: bytes = b"\x05") -> None:
-        self.stack.connect(peer, tuple(self.known.values()), c_i=c_i, now=self.now)
+    def connect(self, peer: Peer, *, c_i: bytes = b"\x05", is_combining: bool = False) -> None:
+        known = tuple(self.known.values())
+        self.stack.connect(peer, known, c_i=c_i, now=self.now, is_combining=is_combining)
         self.settle()
 
     def ask(self, identity: bytes, peer: Peer, payload: bytes) -> RequestId:
@@ -303,15 +328,18 @@ TABLES: Final = (
     "_handshake_exchanges",
     "_asked",
     "_under_way",
-    "_approaches",
-    "_proposed",
-    "_held",
-    "_wanting",
 )
+APPROACH_TABLES: Final = ("_approaches", "_proposed", "_unsaid")
+BODY_TABLES: Final = ("_asking", "_parts", "_delivered")
 
 
 def leaks(stack: Stack) -> dict[str, int]:
-    tables = {name: len(getattr(stack, name)) for name in TABLES}
+    secured = stack._secured
+    tables = {name: len(getattr(secured, name)) for name in TABLES}
+    tables |= {name: len(getattr(secured._approaches, name)) for name in APPROACH_TABLES}
+    numbers = secured._numbers
+    tables |= {name: len(getattr(numbers, name)) for name in ("_held", "_wanting")}
+    tables |= {name: len(getattr(stack, name)) for name in BODY_TABLES}
     depths = {name: depth for name, (depth, _) in stack.depths.items()}
     depths.pop("messages remembered")
     return {name: size for name, size in (tables | depths).items() if size}
@@ -327,9 +355,10 @@ def state_of(stack: Stack) -> object:
             context.next_sequence_number,
             context.reserved_until,
         )
-        for identity, context in stack._sessions.items()
+        for identity, context in stack._secured._sessions.items()
     }
-    return sessions, dict(stack._identities), leaks(stack)
+    owners = {one.recipient_id: one.owner for one in stack._secured._sessions.values()}
+    return sessions, owners, leaks(stack)
 
 
 def refused_since(stack: Stack, before: Mapping[str, int]) -> dict[str, int]:

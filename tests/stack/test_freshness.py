@@ -103,7 +103,7 @@ class Restored(Street):
         return context.replay_window.state
 
     def is_doubtful(self) -> bool:
-        return bool(self.head_end.stack._doubtful)
+        return bool(self.head_end.stack._secured._freshness._doubtful)
 
 
 def is_protected_request(datagram: bytes) -> bool:
@@ -451,7 +451,7 @@ def test_a_repetition_without_room_is_a_failed_request() -> None:
     def full(*_: object, **__: object) -> None:
         raise TableFull("8 requests wait already")
 
-    street.meter.stack._ask = full  # type: ignore[method-assign]
+    street.meter.stack._secured._ask = full  # type: ignore[method-assign]
     street.world.elapse(5)
     assert street.meter.failures[request].reason == "8 requests wait already"
     assert leaks(street.meter.stack) == {}
@@ -490,9 +490,9 @@ def test_two_challenges_before_the_first_proof_ask_for_one_value() -> None:
     street = after_loss()
     old = street.requests_of_meter()
     street.replay(old[-1], 1)
-    first = dict(street.head_end.stack._doubtful)
+    first = dict(street.head_end.stack._secured._freshness._doubtful)
     street.replay(old[-2], 2)
-    assert street.head_end.stack._doubtful == first
+    assert street.head_end.stack._secured._freshness._doubtful == first
     assert street.challenge_count == 2
 
 
@@ -588,7 +588,10 @@ def test_challenges_beyond_those_that_may_wait_for_numbers_are_answered_later() 
 def test_more_than_so_many_challenges_in_a_second_are_answered_later() -> None:
     street = after_loss()
     stack = street.head_end.stack
-    stack._echo_since, stack._echo_count = street.world.now, ECHO_RATE_MAX - 1
+    stack._secured._freshness._since, stack._secured._freshness._count = (
+        street.world.now,
+        ECHO_RATE_MAX - 1,
+    )
     old = street.requests_of_meter()
     street.replay(old[-1], 1)
     assert street.challenge_count == 1
@@ -611,7 +614,10 @@ def test_the_bound_holds_for_all_sessions_together() -> None:
     """Each of many meters is asked or told to come later; a second later the others are."""
     street = after_loss(said_since=60)
     stack = street.head_end.stack
-    stack._echo_since, stack._echo_count = street.world.now, ECHO_RATE_MAX - 20
+    stack._secured._freshness._since, stack._secured._freshness._count = (
+        street.world.now,
+        ECHO_RATE_MAX - 20,
+    )
     for message_id, datagram in enumerate(street.requests_of_meter()[3:43]):
         street.world.send(
             THIEF_AT, HEAD_END_AT, datagram[:2] + message_id.to_bytes(2) + datagram[4:]

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from amistack.coap.endpoint import Limits
 from amistack.coap.message import Message
+from amistack.coap.options import Option
 from amistack.errors import AmiError, LocalProtocolError, TableFull
-from amistack.session.oscore import SEQUENCE_NUMBER_MAX, protect
+from amistack.session.oscore import SEQUENCE_NUMBER_MAX
 from amistack.stack import HELD_MAX, SEQUENCE_BLOCK, SEQUENCE_LOW, NumbersWanted
 from tests.session.oscore_support import RecordingCipher
 from tests.stack.parties import (
@@ -39,7 +40,7 @@ HEAD_END_AT, METER_AT = Street.HEAD_END_AT, Street.METER_AT
 def cipher(monkeypatch: pytest.MonkeyPatch) -> RecordingCipher:
     """Every encryption that OSCORE does from now on."""
     record = RecordingCipher()
-    monkeypatch.setattr(protect, "AESCCM", record)
+    record.watch(monkeypatch)
     return record
 
 
@@ -258,7 +259,7 @@ def test_an_answer_uses_the_requests_nonce_at_most_once(
     street.world.elapse(0.5)
     (event,) = street.head_end.waiting
     for size in (5000, 4500, 10):
-        answer = Message.response(0x45, payload=bytes(size))
+        answer = Message.response(0x45, options=[Option(65002, bytes(size))])
         try:
             street.head_end.stack.respond(
                 event.exchange, answer, is_durable=is_durable, now=street.world.now
@@ -277,7 +278,7 @@ def test_no_nonce_covers_two_plaintexts_whatever_happens(seed: int, block: int) 
     """Requests, answers now and later, lost numbers, restarts and new sessions, in any order."""
     record = RecordingCipher()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protect, "AESCCM", record)
+        record.watch(patch)
         dice = random.Random(seed)
         world = World(seed, LinkQuality(loss=0.1, duplication=0.2, delay_min=0.01, delay_max=1.0))
         street = Street(world, seed=seed, block=block, limits=Limits(nstart=3))

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amistack.coap.blockwise import BODY_SIZE_MAX
 from amistack.coap.codes import Code, Type
 from amistack.coap.message import Message, in_order
 from amistack.coap.options import Option, OptionNumber
@@ -32,6 +33,7 @@ from tests.stack.parties import (
 
 HEAD_END_AT, METER_AT = Street.HEAD_END_AT, Street.METER_AT
 CRITICAL_UNKNOWN = 65001
+ELECTIVE_UNKNOWN = 65002
 
 
 def joined(*, block: int = 64) -> Street:
@@ -191,8 +193,8 @@ def test_an_exchange_is_answered_once() -> None:
     "wrong",
     [
         Message.request(Code.GET, "not/a/response"),
-        Message.response(Code.CONTENT, payload=bytes(5000)),
-        Message.response(Code.CONTENT, payload=bytes(70_000)),
+        Message.response(Code.CONTENT, options=[Option(ELECTIVE_UNKNOWN, bytes(5000))]),
+        Message.response(Code.CONTENT, options=[Option(ELECTIVE_UNKNOWN, bytes(70_000))]),
         Message.response(Code.CONTENT, options=[Option(OptionNumber.OSCORE, b"")]),
     ],
     ids=["request", "too large", "far too large", "protected already"],
@@ -222,10 +224,11 @@ def test_an_answer_that_cannot_be_sent_leaves_its_exchange_to_a_better_one(
     "wrong",
     [
         Message.response(Code.CONTENT),
-        Message.request(Code.POST, "rep", payload=bytes(5000)),
+        Message.request(Code.POST, "rep", payload=bytes(BODY_SIZE_MAX + 1)),
+        Message.request(Code.POST, "rep", options=[Option(ELECTIVE_UNKNOWN, bytes(5000))]),
         Message.request(Code.POST, "rep", options=[Option(OptionNumber.PROXY_URI, b"coap://x")]),
     ],
-    ids=["response", "too large", "to a proxy"],
+    ids=["response", "body too large", "head too large", "to a proxy"],
 )
 def test_a_request_that_cannot_be_sent_is_refused_and_leaves_nothing(wrong: Message) -> None:
     street = joined()

@@ -7,7 +7,7 @@ Limit   SEQUENCE_SIZE_MAX octets
 Never   guesses, recurses, or builds a value of a type nobody asked for
 
 A general decoder takes every encoding of a value, and a transcript hash covers octets;
-hence a reader that knows only the five forms which occur.
+hence a reader that knows only the forms which occur.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from amistack.errors import EdhocError
 from amistack.session.cose import encode_bytes
 from amistack.session.edhoc.faults import Fault
 
-SEQUENCE_SIZE_MAX: Final = 1024
+SEQUENCE_SIZE_MAX: Final = 3072
+"""Room for a short chain of certificates, and still one CoAP message."""
 
 UNSIGNED: Final = 0
 NEGATIVE: Final = 1
@@ -36,12 +37,15 @@ _TYPE_NAMES: Final = ("uint", "nint", "bstr", "tstr", "array", "map", "tag", "si
 # The least argument that needs 1, 2, 4 or 8 octets after the initial one.
 _ARGUMENT_MINS: Final = (24, 0x100, 0x1_0000, 0x1_0000_0000)
 
+_FLOAT_SIZES: Final = {25: 2, 26: 4, 27: 8}
+
+
+_SMALL_INTS: Final = tuple(cbor2.dumps(number) for number in range(0x100))
+
 
 def encode_int(number: int) -> bytes:
     """`number` as a CBOR integer."""
-    if 0 <= number < 24:
-        return number.to_bytes(1, "big")
-    return cbor2.dumps(number)
+    return _SMALL_INTS[number] if 0 <= number < 0x100 else cbor2.dumps(number)
 
 
 def encode_identifier(identifier: bytes) -> bytes:
@@ -128,6 +132,30 @@ class ItemReader:
             return self._octets[start : start + 1]
         raise _wrong_type(major, "a bstr or an int of one octet")
 
+    def take_item(self) -> bytes:
+        """The octets of one item of whatever type, with all that is in it, unread.
+
+        Heads are in their shortest form and of definite length; a float counts as it is.
+        """
+        start = self._at
+        pending = 1
+        # A count of what is still to come, not a call for each level: depth costs nothing.
+        while pending:
+            pending -= 1
+            if self.next_type() == SIMPLE:
+                self._take_simple()
+                continue
+            major, argument = self._take_head()
+            if major in (BYTES, TEXT):
+                self._take_octets(argument)
+            elif major == ARRAY:
+                pending += argument
+            elif major == MAP:
+                pending += 2 * argument
+            elif major == TAG:
+                pending += 1
+        return self._octets[start : self._at]
+
     def take_rest(self) -> bytes:
         """Every octet that is left, unread."""
         rest = self._octets[self._at :]
@@ -165,6 +193,17 @@ class ItemReader:
             at = end
         self._at = at
         return initial >> 5, argument
+
+    def _take_simple(self) -> None:
+        """Pass over a simple value or a float, whose argument is no number with a shortest form."""
+        argument = self._octets[self._at] & 0x1F
+        if argument < 24:
+            self._at += 1
+        elif argument in _FLOAT_SIZES:
+            self._at += 1
+            self._take_octets(_FLOAT_SIZES[argument])
+        else:
+            raise EdhocError(Fault.NOT_DETERMINISTIC, f"simple value with argument {argument}")
 
     def _take_octets(self, size: int) -> bytes:
         start = self._at

@@ -17,12 +17,18 @@ import cbor2
 from amistack.errors import EdhocError, LocalProtocolError
 from amistack.session.cose import encode_bytes
 from amistack.session.credentials import (
+    CHAIN_COUNT_MAX,
+    CREDENTIAL_SIZE_MAX,
+    HEADER_KCCS,
     HEADER_KID,
+    HEADER_X5CHAIN,
     HEADER_X5T,
     KID_SIZE_MAX,
     X5T_DIGEST_SIZES,
     IdCred,
+    Kccs,
     Kid,
+    X5chain,
     X5t,
 )
 from amistack.session.edhoc.faults import ErrorCode, Fault
@@ -201,6 +207,14 @@ def decode_ciphertext(octets: bytes) -> bytes:
     return ciphertext
 
 
+def split_ciphertext(octets: bytes) -> tuple[bytes, bytes]:
+    """The one byte string in front, as it came, and all octets behind it (RFC 9668 3.2.1)."""
+    reader = ItemReader(octets)
+    if reader.next_type() not in (None, BYTES):
+        raise EdhocError(Fault.WRONG_TYPE, f"{octets[0]:#04x}, expected a bstr")
+    return reader.take_item(), reader.take_rest()
+
+
 def encode_ead(ead: Sequence[EadItem]) -> bytes:
     """EAD_x as a CBOR sequence. Raises LocalProtocolError on too many or impossible items."""
     if not ead:
@@ -369,8 +383,16 @@ def _take_id_cred(reader: ItemReader) -> IdCred:
     label = reader.take_int()
     if label == HEADER_KID:
         raise EdhocError(Fault.NOT_DETERMINISTIC, "a map with a kid alone, expected the kid")
-    if label != HEADER_X5T:
-        raise EdhocError(Fault.UNSUPPORTED_CREDENTIAL, f"ID_CRED with header parameter {label}")
+    if label == HEADER_X5T:
+        return _take_x5t(reader)
+    if label == HEADER_X5CHAIN:
+        return _take_x5chain(reader)
+    if label == HEADER_KCCS:
+        return _take_kccs(reader)
+    raise EdhocError(Fault.UNSUPPORTED_CREDENTIAL, f"ID_CRED with header parameter {label}")
+
+
+def _take_x5t(reader: ItemReader) -> X5t:
     if (count := reader.take_array()) != 2:
         raise EdhocError(Fault.WRONG_SIZE, f"an x5t of {count} items, expected 2")
     algorithm = reader.take_int()
@@ -381,6 +403,37 @@ def _take_id_cred(reader: ItemReader) -> IdCred:
     if len(digest) != size:
         raise EdhocError(Fault.WRONG_SIZE, f"an x5t digest of {len(digest)}, expected {size}")
     return X5t(algorithm, digest)
+
+
+def _take_x5chain(reader: ItemReader) -> X5chain:
+    count = 1
+    if reader.next_type() == ARRAY:
+        count = reader.take_array()
+        if count < 2:
+            raise EdhocError(
+                Fault.NOT_DETERMINISTIC, f"an array of {count} certificates, expected a bstr"
+            )
+        if count > CHAIN_COUNT_MAX:
+            raise EdhocError(
+                Fault.TOO_MANY_ITEMS, f"{count} certificates, at most {CHAIN_COUNT_MAX}"
+            )
+    certificates = tuple(reader.take_bytes() for _ in range(count))
+    if (size := max(map(len, certificates))) > CREDENTIAL_SIZE_MAX:
+        raise EdhocError(
+            Fault.TOO_LARGE, f"a certificate of {size} octets, at most {CREDENTIAL_SIZE_MAX}"
+        )
+    return X5chain(certificates)
+
+
+def _take_kccs(reader: ItemReader) -> Kccs:
+    if (major := reader.next_type()) != MAP:
+        raise EdhocError(Fault.WRONG_TYPE, f"a kccs of major type {major}, expected a map")
+    claims = reader.take_item()
+    if len(claims) > CREDENTIAL_SIZE_MAX:
+        raise EdhocError(
+            Fault.TOO_LARGE, f"a kccs of {len(claims)} octets, at most {CREDENTIAL_SIZE_MAX}"
+        )
+    return Kccs(claims)
 
 
 def _take_proof(reader: ItemReader, size: int) -> bytes:

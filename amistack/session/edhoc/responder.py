@@ -147,6 +147,16 @@ class Responder:
 
     # Commands from above.
 
+    def use_key(self, key: AuthenticationKey) -> None:
+        """Answer with another key of ours than the one given at birth: before `message_2` only.
+
+        Raises LocalProtocolError if it does not fit what message_1 selected.
+        """
+        self._lifecycle.expect(Trigger.MESSAGE_2_REQUESTED)
+        if not self._suite.fits(kind_of(key.private_key), self._method):
+            raise LocalProtocolError(f"{key.credential} does not fit what message_1 selected")
+        self._key = key
+
     def message_2(
         self, ephemeral: EphemeralKey, *, c_r: bytes, ead: Sequence[EadItem] = ()
     ) -> bytes:

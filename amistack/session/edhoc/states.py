@@ -14,8 +14,8 @@ late copy of one does not undo a handshake; a false message_4, which has, does.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from types import TracebackType
 from typing import Final
 
 from amistack.errors import EdhocError, LocalProtocolError
@@ -109,20 +109,37 @@ class Lifecycle:
         """Raises as `next_state` does, and moves nothing."""
         next_state(self._transitions, self.state, trigger)
 
-    @contextmanager
-    def step(self, trigger: Trigger) -> Iterator[None]:
+    def step(self, trigger: Trigger) -> Step:
         """Does what is inside, then moves; to FAILED if the peer's message is refused.
 
         A message without a place now, and a mistake of our caller, move nothing.
         """
-        target = next_state(self._transitions, self.state, trigger)
-        try:
-            yield
-        except EdhocError:
-            self.fail()
-            raise
-        self.state = target
+        return Step(self, next_state(self._transitions, self.state, trigger))
 
     def fail(self) -> None:
         """End the handshake (RFC 9528 5.1: a party that refuses a message discontinues)."""
         self.state = State.FAILED
+
+
+class Step:
+    """One move of a lifecycle, made when what is inside `with` is done."""
+
+    __slots__ = ("_lifecycle", "_target")
+
+    def __init__(self, lifecycle: Lifecycle, target: State) -> None:
+        self._lifecycle = lifecycle
+        self._target = target
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._lifecycle.state = self._target
+        elif isinstance(error, EdhocError):
+            self._lifecycle.fail()

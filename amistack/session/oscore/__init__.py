@@ -10,8 +10,11 @@ from amistack.session.oscore.context import (
     SecurityContext,
 )
 from amistack.session.oscore.contexts import ContextTable
+from amistack.session.oscore.direct import SEALED_CODE, open_request, seal_answer
+from amistack.session.oscore.doubles import Doubles, Likeness, open_again
 from amistack.session.oscore.option import OscoreOption
 from amistack.session.oscore.protect import (
+    DECRYPTION_FAILED,
     REPLAY,
     RequestBinding,
     find_kid,
@@ -25,17 +28,24 @@ from amistack.session.oscore.replay import ReplayWindow
 __all__ = [
     "AES_CCM_16_64_128",
     "AES_CCM_16_128_128",
+    "DECRYPTION_FAILED",
     "IDENTIFIER_SIZE_MAX",
     "REPLAY",
+    "SEALED_CODE",
     "SEQUENCE_NUMBER_MAX",
     "ContextTable",
+    "Doubles",
+    "Likeness",
     "OscoreOption",
     "ReplayWindow",
     "RequestBinding",
     "SecurityContext",
     "find_kid",
+    "open_again",
+    "open_request",
     "protect_request",
     "protect_response",
+    "seal_answer",
     "unprotect_request",
     "unprotect_response",
 ]

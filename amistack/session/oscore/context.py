@@ -11,7 +11,7 @@ Never   stores, draws chance, or shows a key in its repr. What must outlive a cr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import cbor2
@@ -34,39 +34,82 @@ ID_CONTEXT_SIZE_MAX: Final = 128
 SEQUENCE_NUMBER_MAX: Final = (1 << 40) - 1
 
 
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+_SENDER_KEY: Final = slice(0, KEY_SIZE)
+_RECIPIENT_KEY: Final = slice(KEY_SIZE, 2 * KEY_SIZE)
+_RECIPIENT_NONCE: Final = slice(2 * KEY_SIZE, 2 * KEY_SIZE + NONCE_SIZE)
+_ALGORITHM: Final = 2 * KEY_SIZE + NONCE_SIZE
+_SENDER_ID: Final = slice(_ALGORITHM + 1, None)
+
+
 class SecurityContext:
     """What one endpoint knows about one peer (RFC 8613 section 3.1).
 
     Made by `derive`, or from stored fields by the constructor. `next_sequence_number` is the one
     to be used next; `reserved_until` is the bound below which numbers may be used, and is stored
     before they are. After a restart both are set to the stored bound.
+
+    A head-end has millions of these in memory, so what never changes is one octet string, `fixed`::
+
+        octet   0..15        16..31         32..44                   45          46 ..
+                sender key   recipient key  common IV + recipient id  algorithm   sender id
+
+    where the third is the nonce of the peer's number 0 (section 5.2). `owner` is for whoever
+    keeps the context: the name of the peer, or empty.
     """
 
-    sender_id: bytes
-    recipient_id: bytes
-    id_context: bytes | None
-    algorithm: int
-    sender_key: bytes
-    recipient_key: bytes
-    common_iv: bytes
-    replay_window: ReplayWindow
-    next_sequence_number: int = 0
-    reserved_until: int = 0
+    __slots__ = (
+        "base",
+        "bitmap",
+        "fixed",
+        "id_context",
+        "next_sequence_number",
+        "owner",
+        "recipient_id",
+        "reserved_until",
+    )
 
-    def __post_init__(self) -> None:
-        _check_parameters(self.sender_id, self.recipient_id, self.id_context, self.algorithm)
-        keys_fit = len(self.sender_key) == len(self.recipient_key) == KEY_SIZE
-        if not keys_fit or len(self.common_iv) != NONCE_SIZE:
+    def __init__(
+        self,
+        *,
+        sender_id: bytes,
+        recipient_id: bytes,
+        id_context: bytes | None,
+        algorithm: int,
+        sender_key: bytes,
+        recipient_key: bytes,
+        common_iv: bytes,
+        replay_window: ReplayWindow | None = None,
+        next_sequence_number: int = 0,
+        reserved_until: int = 0,
+    ) -> None:
+        """Raises LocalProtocolError on fields that no context has."""
+        _check_parameters(sender_id, recipient_id, id_context, algorithm)
+        keys_fit = len(sender_key) == len(recipient_key) == KEY_SIZE
+        if not keys_fit or len(common_iv) != NONCE_SIZE:
             raise LocalProtocolError("keys or common IV of a wrong size, expected 16, 16 and 13")
-        if not 0 <= self.next_sequence_number <= SEQUENCE_NUMBER_MAX + 1:
+        if not 0 <= next_sequence_number <= SEQUENCE_NUMBER_MAX + 1:
             raise LocalProtocolError(
-                f"sequence number {self.next_sequence_number}, at most {SEQUENCE_NUMBER_MAX}"
+                f"sequence number {next_sequence_number}, at most {SEQUENCE_NUMBER_MAX}"
             )
-        if not 0 <= self.reserved_until <= SEQUENCE_NUMBER_MAX + 1:
+        if not 0 <= reserved_until <= SEQUENCE_NUMBER_MAX + 1:
             raise LocalProtocolError(
-                f"numbers reserved until {self.reserved_until}, at most {SEQUENCE_NUMBER_MAX + 1}"
+                f"numbers reserved until {reserved_until}, at most {SEQUENCE_NUMBER_MAX + 1}"
             )
+        self.fixed: Final = b"".join(
+            (
+                sender_key,
+                recipient_key,
+                nonce_of(common_iv, recipient_id, 0),
+                bytes((algorithm,)),
+                sender_id,
+            )
+        )
+        self.recipient_id: Final = recipient_id
+        self.id_context: Final = id_context
+        self.owner = b""
+        self.next_sequence_number = next_sequence_number
+        self.reserved_until = reserved_until
+        self.base, self.bitmap = (0, 0) if replay_window is None else replay_window.state
 
     def __repr__(self) -> str:
         id_context = None if self.id_context is None else self.id_context.hex()
@@ -75,6 +118,58 @@ class SecurityContext:
             f"recipient_id={self.recipient_id.hex()!r}, id_context={id_context!r}, "
             f"next_sequence_number={self.next_sequence_number}, "
             f"reserved_until={self.reserved_until}, {self.replay_window!r})"
+        )
+
+    @property
+    def sender_id(self) -> bytes:
+        """What our requests carry as kid."""
+        return self.fixed[_SENDER_ID]
+
+    @property
+    def algorithm(self) -> int:
+        """The AEAD algorithm's COSE number."""
+        return self.fixed[_ALGORITHM]
+
+    @property
+    def sender_key(self) -> bytes:
+        """The key of what we send."""
+        return self.fixed[_SENDER_KEY]
+
+    @property
+    def recipient_key(self) -> bytes:
+        """The key of what the peer sends."""
+        return self.fixed[_RECIPIENT_KEY]
+
+    @property
+    def common_iv(self) -> bytes:
+        """What every nonce begins with (section 5.2)."""
+        return nonce_of(self.fixed[_RECIPIENT_NONCE], self.recipient_id, 0)
+
+    @property
+    def replay_window(self) -> ReplayWindow:
+        """The window as it stands, as a copy: what it accepts counts when it is set here again."""
+        return ReplayWindow.restore(self.base, self.bitmap)
+
+    @replay_window.setter
+    def replay_window(self, window: ReplayWindow) -> None:
+        self.base, self.bitmap = window.state
+
+    @property
+    def window_state(self) -> tuple[int, int]:
+        """Base and bitmap of the replay window: what is to be stored."""
+        return self.base, self.bitmap
+
+    def with_window(self, window: ReplayWindow) -> SecurityContext:
+        """The same keys with another replay window: a copy, whose numbers must not be used."""
+        return SecurityContext(
+            sender_id=self.sender_id,
+            recipient_id=self.recipient_id,
+            id_context=self.id_context,
+            algorithm=self.algorithm,
+            sender_key=self.sender_key,
+            recipient_key=self.recipient_key,
+            common_iv=self.common_iv,
+            replay_window=window,
         )
 
     @classmethod
@@ -99,7 +194,12 @@ class SecurityContext:
         extracted = HKDF.extract(hashes.SHA256(), master_salt, master_secret)
 
         def expand(identifier: bytes, kind: str, size: int) -> bytes:
-            info = cbor2.dumps([identifier, id_context, algorithm, kind, size])
+            # An array of five, whose first is of at most 7 octets.
+            info = b"\x85%c%b%b" % (
+                0x40 + len(identifier),
+                identifier,
+                _rest_of_info(id_context, algorithm, kind, size),
+            )
             return HKDFExpand(hashes.SHA256(), size, info).derive(extracted)
 
         return cls(
@@ -110,7 +210,6 @@ class SecurityContext:
             sender_key=expand(sender_id, "Key", KEY_SIZE),
             recipient_key=expand(recipient_id, "Key", KEY_SIZE),
             common_iv=expand(b"", "IV", NONCE_SIZE),
-            replay_window=ReplayWindow(),
         )
 
     def resume(self, *, reserved_until: int, window: tuple[int, int]) -> None:
@@ -142,6 +241,21 @@ class SecurityContext:
     def reserve(self, until: int) -> None:
         """Allow numbers below `until`, which the caller has stored. Never takes any back."""
         self.reserved_until = max(self.reserved_until, min(until, SEQUENCE_NUMBER_MAX + 1))
+
+
+@lru_cache(maxsize=64)
+def _rest_of_info(id_context: bytes | None, algorithm: int, kind: str, size: int) -> bytes:
+    """All of the info but the identifier: the same for every meter of a fleet (section 3.2.1)."""
+    return b"".join(cbor2.dumps(item) for item in (id_context, algorithm, kind, size))
+
+
+def nonce_of(common_iv: bytes, identifier: bytes, number: int) -> bytes:
+    """Section 5.2: size, identifier and Partial IV, each padded left; then the common IV on top.
+
+    As it only XORs, the nonce of number 0 takes the place of the common IV and gives it back.
+    """
+    mixed = len(identifier) << 96 | int.from_bytes(identifier, "big") << 40 | number
+    return (int.from_bytes(common_iv, "big") ^ mixed).to_bytes(NONCE_SIZE, "big")
 
 
 def _check_parameters(

@@ -24,6 +24,8 @@ class ContextTable:
 
     def __init__(self, *, context_count_max: int = CONTEXT_COUNT_MAX) -> None:
         self._contexts: dict[_Key, SecurityContext] = {}
+        self.find_plain: Final = self._contexts.get
+        """The context of a request with that kid and no kid context, or None."""
         self._context_count_max = context_count_max
 
     def __len__(self) -> int:

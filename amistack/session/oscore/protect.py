@@ -27,12 +27,13 @@ from amistack.errors import CoapError, LocalProtocolError, OscoreError
 from amistack.session.oscore.context import (
     AES_CCM_16_64_128,
     AES_CCM_16_128_128,
-    NONCE_SIZE,
+    IDENTIFIER_SIZE_MAX,
     SEQUENCE_NUMBER_MAX,
     TAG_SIZES,
     SecurityContext,
+    nonce_of,
 )
-from amistack.session.oscore.option import FAILED_TO_DECODE, OscoreOption
+from amistack.session.oscore.option import FAILED_TO_DECODE, PARTIAL_IV_SIZE_MAX, OscoreOption
 
 PLAINTEXT_SIZE_MAX: Final = 0xFFFF
 """What the 2-octet length field of these AES-CCM algorithms can count."""
@@ -67,6 +68,9 @@ _OUTER_ONLY: Final = frozenset(
     )
 )
 
+NOT_ONLY_INSIDE: Final = _OUTER_ONLY | {_OBSERVE}
+"""The options of a message to be protected that show outside, too, or only there."""
+
 _OBSERVE_REGISTER: Final = 0
 _NO_PARTIAL_IV: Final = -1
 _NO_MORE_RESPONSES: Final = SEQUENCE_NUMBER_MAX + 1
@@ -76,18 +80,20 @@ _NO_MORE_RESPONSES: Final = SEQUENCE_NUMBER_MAX + 1
 class RequestBinding:
     """What ties responses to their request: kept by both sides until the last response.
 
-    `nonce_is_free` says whether a response may still go out under the request's nonce: once, and
-    only by the side that received the request. `is_registration`: the request asked to observe.
+    `fixed` is that of the context, and tells whose binding this is; `is_ours` says that the request
+    was sent in it, not received. `nonce_is_free` says whether a response may still go out under
+    the request's nonce: once, and only by the side that received the request. `is_registration`:
+    the request asked to observe.
     `response_floor` is the receiver's order of responses (sections 7.4 and 7.4.1): the lowest
     Partial IV that the next one must have, where none at all counts as -1. The nonce and the AAD
-    of the request are those of its responses as well; the common IV tells whose binding this is.
+    of the request are those of its responses as well.
     """
 
-    request_kid: bytes
-    request_piv: bytes
-    common_iv: bytes = field(repr=False)
+    fixed: bytes = field(repr=False)
     nonce: bytes = field(repr=False)
     aad: bytes = field(repr=False)
+    request_piv: bytes
+    is_ours: bool
     nonce_is_free: bool = False
     is_registration: bool = False
     response_floor: int = _NO_PARTIAL_IV
@@ -118,19 +124,19 @@ def protect_request(context: SecurityContext, message: Message) -> tuple[Message
 
     kid = context.sender_id
     partial_iv = _partial_iv(number)
-    nonce = _nonce(context.common_iv, kid, number)
-    aad = _aad(context.algorithm, kid, partial_iv)
+    nonce = nonce_of(context.common_iv, kid, number)
+    aad = aad_of(context.algorithm, kid, partial_iv)
     ciphertext = _encrypt(context, plaintext, nonce, aad)
     outer.append(Option(_OSCORE, OscoreOption(partial_iv, kid, context.id_context).encode()))
     if observe is not None:
         outer.append(Option(_OBSERVE, observe))
     protected = _outer_message(message, _POST if observe is None else _FETCH, outer, ciphertext)
     return protected, RequestBinding(
-        kid,
-        partial_iv,
-        context.common_iv,
+        context.fixed,
         nonce,
         aad,
+        partial_iv,
+        is_ours=True,
         is_registration=observe is not None and read_uint(observe) == _OBSERVE_REGISTER,
     )
 
@@ -155,21 +161,22 @@ def unprotect_request(context: SecurityContext, message: Message) -> tuple[Messa
             REPLAY, f"Partial IV {number}, expected a fresh one", code=Code.UNAUTHORIZED
         )
 
-    nonce = _nonce(context.common_iv, kid, number)
-    aad = _aad(context.algorithm, kid, partial_iv)
+    nonce = nonce_of(context.common_iv, kid, number)
+    aad = aad_of(context.algorithm, kid, partial_iv)
     plaintext = _decrypt(context, message.payload, nonce, aad)
     window.accept(number)
+    context.replay_window = window
 
     code = plaintext[0]
     if not is_request(code):
         raise _malformed(f"code {code:#04x}, expected a request's")
     options, payload, observe = _inner_body(plaintext)
     binding = RequestBinding(
-        kid,
-        partial_iv,
-        context.common_iv,
+        context.fixed,
         nonce,
         aad,
+        partial_iv,
+        is_ours=False,
         nonce_is_free=True,
         is_registration=observe is not None and read_uint(observe) == _OBSERVE_REGISTER,
     )
@@ -189,7 +196,7 @@ def protect_response(
     """
     if not is_response(message.code):
         raise LocalProtocolError(f"code {message.code:#04x} is not a response's")
-    if binding.request_kid != context.recipient_id or binding.common_iv != context.common_iv:
+    if binding.is_ours or binding.fixed != context.fixed:
         raise LocalProtocolError("binding is not of a request received in this context")
     inner, outer, observe = _split(message.options)
     if observe is not None:
@@ -204,7 +211,7 @@ def protect_response(
 
     if own_partial_iv:
         number = context.take_sequence_number()
-        nonce = _nonce(context.common_iv, context.sender_id, number)
+        nonce = nonce_of(context.common_iv, context.sender_id, number)
         outer.append(Option(_OSCORE, OscoreOption(_partial_iv(number)).encode()))
     else:
         if not binding.nonce_is_free:
@@ -228,7 +235,7 @@ def unprotect_response(
     Raises OscoreError, and the binding stays as it was; LocalProtocolError if the binding is not
     of a request sent in this context.
     """
-    if binding.request_kid != context.sender_id or binding.common_iv != context.common_iv:
+    if not binding.is_ours or binding.fixed != context.fixed:
         raise LocalProtocolError("binding is not of a request sent in this context")
     partial_iv, kid, kid_context = _oscore_option(message)
     if kid is not None or kid_context is not None:
@@ -239,7 +246,7 @@ def unprotect_response(
         nonce = binding.nonce
     else:
         number = int.from_bytes(partial_iv, "big")
-        nonce = _nonce(context.common_iv, context.recipient_id, number)
+        nonce = nonce_of(context.common_iv, context.recipient_id, number)
     if number < binding.response_floor:
         raise OscoreError(REPLAY, "response is not newer than one accepted")
 
@@ -262,31 +269,35 @@ def unprotect_response(
 # The COSE object
 
 
-def _nonce(common_iv: bytes, identifier: bytes, number: int) -> bytes:
-    """Section 5.2: size, identifier and Partial IV, each padded left; then the common IV on top."""
-    mixed = len(identifier) << 96 | int.from_bytes(identifier, "big") << 40 | number
-    return (int.from_bytes(common_iv, "big") ^ mixed).to_bytes(NONCE_SIZE, "big")
-
-
 # Section 5.4, put together by hand: ["Encrypt0", h'', << [1, [algorithm], kid, piv, h''] >>]. As
 # kid and piv have at most 7 and 5 octets, the head of every byte string is one octet.
-_ENC_STRUCTURE: Final = b"\x83\x68Encrypt0\x40"
 _AAD_ARRAYS: Final = {
     AES_CCM_16_64_128: b"\x85\x01\x81\x0a",
     AES_CCM_16_128_128: b"\x85\x01\x81\x18\x1e",
 }
 _BSTR_HEADS: Final = tuple(bytes((0x40 + size,)) for size in range(24))
+_AAD_HEADS: Final = {
+    algorithm: tuple(
+        tuple(
+            b"\x83\x68Encrypt0\x40"
+            + _BSTR_HEADS[len(array) + kid_size + piv_size + 3]
+            + array
+            + _BSTR_HEADS[kid_size]
+            for piv_size in range(PARTIAL_IV_SIZE_MAX + 1)
+        )
+        for kid_size in range(IDENTIFIER_SIZE_MAX + 1)
+    )
+    for algorithm, array in _AAD_ARRAYS.items()
+}
+"""By algorithm, size of kid and size of Partial IV: all that stands before the kid."""
 
 
-def _aad(algorithm: int, request_kid: bytes, request_piv: bytes) -> bytes:
-    array = _AAD_ARRAYS[algorithm]
-    kid_size, piv_size = len(request_kid), len(request_piv)
+def aad_of(algorithm: int, request_kid: bytes, request_piv: bytes) -> bytes:
+    """The additional data of a request and of its responses (section 5.4)."""
+    piv_size = len(request_piv)
     return b"".join(
         (
-            _ENC_STRUCTURE,
-            _BSTR_HEADS[len(array) + kid_size + piv_size + 3],
-            array,
-            _BSTR_HEADS[kid_size],
+            _AAD_HEADS[algorithm][len(request_kid)][piv_size],
             request_kid,
             _BSTR_HEADS[piv_size],
             request_piv,

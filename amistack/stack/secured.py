@@ -1,0 +1,918 @@
+"""One protected message each way: CoAP under OSCORE under EDHOC, for all peers of a socket.
+
+Spec    RFC 7252, RFC 8613, RFC 9528 and its appendix A, RFC 9668, RFC 7641 as far as OSCORE has it
+In      commands, `receive_datagram`, `handle_timer`
+Out     `data_to_send`, `events`, `next_timer`: collect all three after every call in
+Raises  LocalProtocolError and TableFull on commands; nothing on what a peer sends: that is
+        answered as the RFCs say and counted by reason in `refused`
+Limit   the endpoint's and the desk's; HELD_MAX messages of a session that wait for numbers;
+        those of handshakes of ours in `approaches`
+Never   answers anything in the clear but EDHOC and /.well-known/core; uses a sender sequence number
+        that is not said to be durable; answers under a request's nonce unless told that the
+        request's Partial IV is durable
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from amistack.coap.blockwise import BLOCK_OPTIONS
+from amistack.coap.codes import Code, is_success
+from amistack.coap.endpoint import (
+    Endpoint,
+    ExchangeId,
+    Limits,
+    RequestReceived,
+    ResponseReceived,
+)
+from amistack.coap.endpoint import ObservationEnded as ExchangeObservationEnded
+from amistack.coap.endpoint import ObservationStale as ExchangeStale
+from amistack.coap.endpoint import RequestFailed as ExchangeFailed
+from amistack.coap.endpoint import RequestId as ExchangeRequestId
+from amistack.coap.link_format import WELL_KNOWN_CORE, Link
+from amistack.coap.message import Message, in_order
+from amistack.coap.observe import DEREGISTER, MAX_AGE_DEFAULT, observe_of, with_observe
+from amistack.coap.options import UNDERSTOOD, Option, OptionNumber, check_options
+from amistack.coap.timing import Timing
+from amistack.errors import (
+    CoapError,
+    LocalProtocolError,
+    OscoreError,
+    TableFull,
+)
+from amistack.machine import Peer
+from amistack.session.combined import is_combined
+from amistack.session.credentials import AuthenticationKey, Credential, IdCred
+from amistack.session.edhoc import EadItem, Message1Facts
+from amistack.session.handshakes import (
+    WELL_KNOWN_EDHOC,
+    Answering,
+    Approach,
+    CredentialWanted,
+    Desk,
+    Entropy,
+    HandshakeId,
+    RequestRemains,
+    SessionProposed,
+)
+from amistack.session.key_limits import FAILURES_MAX
+from amistack.session.oscore import (
+    DECRYPTION_FAILED,
+    REPLAY,
+    SEALED_CODE,
+    ContextTable,
+    Doubles,
+    Likeness,
+    RequestBinding,
+    SecurityContext,
+    find_kid,
+    open_again,
+    open_request,
+    protect_request,
+    protect_response,
+    seal_answer,
+    unprotect_request,
+    unprotect_response,
+)
+from amistack.stack.approaches import Approaches, Approaching
+from amistack.stack.clear import core_answer
+from amistack.stack.events import (
+    Event,
+    NumberTaken,
+    ObservationEnded,
+    ObservationStale,
+    RequestFailed,
+    RequestId,
+    SecureRequest,
+    SecureResponse,
+    SessionWorn,
+    StrangeSession,
+)
+from amistack.stack.freshness import Freshness
+from amistack.stack.naming import context_of
+from amistack.stack.numbers import Held, Numbers
+
+HINT_SIZE_MAX: Final = 64
+SESSION_ENDED: Final = "session ended"
+NO_ROOM: Final = "too many observers"
+LATE_MAX_S: Final = 3_600.0
+"""Seconds that a message can have been overtaken on its way; what is later is behind."""
+_UNDERSTOOD_OUTSIDE: Final = UNDERSTOOD | {OptionNumber.EDHOC}
+_UNDERSTOOD_INSIDE: Final = UNDERSTOOD | BLOCK_OPTIONS
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A protected request of ours that waits for its response, or observes.
+
+    While it asks once more in an observation, answers to the registration before may still come:
+    `earlier` is what these are bound to.
+    """
+
+    request: RequestId
+    identity: bytes
+    context: SecurityContext
+    binding: RequestBinding
+    message: Message
+    peer: Peer
+    response_wait: float | None
+    earlier: RequestBinding | None = None
+    approaching: Approaching | None = None
+    """The handshake whose message_3 went along."""
+    is_told: bool = False
+    """Something authentic came: it observes."""
+
+
+@dataclass(slots=True)
+class _Answerable:
+    """A peer's request that waits for its answer, or whose observation is open."""
+
+    context: SecurityContext
+    binding: RequestBinding
+    is_observed: bool = False
+
+
+class Secured:
+    """The protected side of one socket, for a head-end (many sessions) or a meter (one)."""
+
+    def __init__(
+        self,
+        *,
+        key: AuthenticationKey,
+        entropy: Entropy,
+        dice: random.Random,
+        links: Sequence[Link],
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+        is_responder: bool = True,
+        choose: Callable[[Message1Facts], Answering] | None = None,
+    ) -> None:
+        """See `Stack`."""
+        self._key = key
+        self._entropy = entropy
+        self._links = tuple(links)
+        self._endpoint = Endpoint(
+            dice=dice,
+            timing=timing,
+            limits=limits,
+            understood=_UNDERSTOOD_OUTSIDE if is_responder else UNDERSTOOD,
+        )
+        self._contexts = ContextTable()
+        self._desk = Desk(key, entropy=entropy, is_taken=self._is_taken, choose=choose)
+        self._challenges: list[tuple[Peer, bytes]] = []
+        self._is_responder = is_responder
+        self._refused: Counter[str] = Counter()
+        self._events: list[Event] = []
+
+        self._sessions: dict[bytes, SecurityContext] = {}  # identity (its owner) to context
+        self._named: dict[bytes, SecurityContext] = {}  # recipient id to one with an ID context
+        self._freshness = Freshness(entropy=entropy, refused=self._refused)
+        self._doubles = Doubles()
+        self._numbers = Numbers(events=self._events, is_in_use=self._is_in_use, drop=self._drop)
+        self._failures: dict[bytes, int] = {}  # recipient id to decryptions that failed
+
+        self._exchanges: dict[ExchangeId, _Answerable] = {}
+        self._handshake_exchanges: dict[HandshakeId, ExchangeId] = {}
+        self._asked: dict[ExchangeRequestId, _Asked] = {}
+        self._under_way: dict[RequestId, ExchangeRequestId | None] = {}
+        self._approaches = Approaches(
+            endpoint=self._endpoint,
+            events=self._events,
+            refused=self._refused,
+            resume=self._resume,
+            drop=self._drop,
+        )
+        self._next_id = 0
+        self._latest = 0.0
+
+    # Commands from above: sessions
+
+    def connect(
+        self,
+        peer: Peer,
+        trusted: Sequence[Credential],
+        *,
+        c_i: bytes,
+        now: float,
+        ead_1: Sequence[EadItem] = (),
+        believe: Callable[[IdCred, Sequence[EadItem]], Credential | None] | None = None,
+        is_combining: bool = False,
+    ) -> None:
+        """See `Stack.connect`."""
+        if self._is_taken(c_i):
+            raise LocalProtocolError(f"C_I {c_i.hex()} is that of a session in use, take another")
+        approach = Approach(
+            self._key,
+            trusted,
+            c_i=c_i,
+            entropy=self._entropy,
+            ead_1=ead_1,
+            believe=believe,
+            is_combining=is_combining,
+        )
+        self._approaches.begin(approach, peer, now=now)
+
+    def provide_credential(
+        self, wanted: CredentialWanted, credential: Credential | None, *, now: float
+    ) -> None:
+        """See `Stack.provide_credential`."""
+        outcome = self._desk.provide_credential(wanted.handshake, credential, wanted.peer)
+        if isinstance(outcome, Message):
+            exchange = self._handshake_exchanges.pop(wanted.handshake)
+            self._endpoint.respond(exchange, outcome, now=now)
+        else:
+            self._events.append(outcome)
+
+    def accept_session(
+        self, proposed: SessionProposed, identity: bytes, *, reserved_until: int, now: float
+    ) -> SecurityContext:
+        """See `Stack.accept_session`."""
+        self._latest = now
+        self._require_proposed(proposed)
+        context = context_of(proposed.parameters)
+        context.reserve(reserved_until)
+        self.add_session(identity, context)
+        approaching = self._approaches.take_proposed(proposed.handshake)
+        if approaching is not None:
+            if approaching.approach.is_combining:
+                self._approaches.say_later(identity, approaching)
+            return context
+        exchange = self._handshake_exchanges.pop(proposed.handshake)
+        answer = self._desk.conclude(proposed.handshake)
+        if proposed.request is None:
+            self._endpoint.respond(exchange, answer, now=now)
+        else:
+            self._receive_protected(RequestReceived(exchange, proposed.peer, proposed.request), now)
+        return context
+
+    def reject_session(self, proposed: SessionProposed, *, retry_after: int, now: float) -> None:
+        """See `Stack.reject_session`."""
+        self._require_proposed(proposed)
+        if self._approaches.take_proposed(proposed.handshake) is None:
+            exchange = self._handshake_exchanges.pop(proposed.handshake)
+            answer = self._desk.give_up(proposed.handshake, retry_after=retry_after)
+            self._endpoint.respond(exchange, answer, now=now)
+
+    def add_session(
+        self, identity: bytes, context: SecurityContext, *, is_window_doubtful: bool = False
+    ) -> None:
+        """See `Stack.add_session`."""
+        earlier = self._context_of(context.recipient_id)
+        if earlier is not None and earlier.owner != identity:
+            raise LocalProtocolError(
+                f"recipient id {context.recipient_id.hex()} is that of another identity's session"
+            )
+        self._retire(identity)
+        self._contexts.add(context)
+        context.owner = identity
+        if context.id_context is not None:
+            self._named[context.recipient_id] = context
+        self._sessions[identity] = context
+        if is_window_doubtful:
+            self._freshness.doubt(context.recipient_id)
+
+    def remove_session(self, identity: bytes) -> None:
+        """See `Stack.remove_session`."""
+        context = self._retire(identity)
+        if context is None:
+            return
+        for exchange, asked in tuple(self._asked.items()):
+            if asked.context is context:
+                self._end(exchange, asked)
+                self._endpoint.cancel(exchange, now=self._latest)
+                self._events.append(RequestFailed(asked.request, identity, SESSION_ENDED))
+
+    def _retire(self, identity: bytes) -> SecurityContext | None:
+        """Use that identity's session no more. What was asked in it may still be answered."""
+        context = self._sessions.pop(identity, None)
+        if context is None:
+            return None
+        self._contexts.remove(context)
+        self._named.pop(context.recipient_id, None)
+        self._failures.pop(context.recipient_id, None)
+        self._freshness.forget(context.recipient_id)
+        self._numbers.forget(context.recipient_id, now=self._latest)
+        self._approaches.forget(identity, now=self._latest)
+        if self._endpoint.has_observers:
+            for exchange, entry in tuple(self._exchanges.items()):
+                if entry.is_observed and entry.context is context:
+                    self.end_observation(exchange, now=self._latest)
+                    self._events.append(ObservationEnded(exchange, identity, SESSION_ENDED))
+        return context
+
+    def session_of(self, identity: bytes) -> SecurityContext | None:
+        """The security context in use with that identity, or None."""
+        return self._sessions.get(identity)
+
+    def numbers_reserved(self, recipient_id: bytes, until: int, *, now: float) -> None:
+        """Answer NumbersWanted: it is durable. What was held for want of numbers goes out."""
+        self._latest = now
+        if not self._numbers.is_wanting(recipient_id):
+            return  # The session was replaced meanwhile, or it is said twice.
+        context = self._context_of(recipient_id)
+        assert context is not None, "its numbers are not wanted any more when it is removed"
+        self._numbers.reserved(context, until, now=now)
+
+    # Commands from above: asking
+
+    def request(
+        self,
+        identity: bytes,
+        message: Message,
+        peer: Peer,
+        *,
+        now: float,
+        response_wait: float | None = None,
+    ) -> RequestId:
+        """See `Stack.request`."""
+        context = self._sessions.get(identity)
+        if context is None:
+            raise LocalProtocolError(f"no session with {identity.hex()}")
+        self._next_id += 1
+        request = RequestId(self._next_id)
+        self._under_way[request] = None
+        try:
+            self._ask(request, identity, context, message, peer, response_wait, now=now)
+        except (LocalProtocolError, TableFull):
+            self._under_way.pop(request, None)
+            raise
+        return request
+
+    def cancel(self, request: RequestId, *, now: float) -> None:
+        """See `Stack.cancel`."""
+        exchange = self._under_way.pop(request, None)
+        if exchange is not None:
+            self._asked.pop(exchange, None)
+            self._endpoint.cancel(exchange, now=now)
+
+    def deregister(self, request: RequestId, *, now: float) -> None:
+        """See `Stack.deregister`."""
+        exchange = self._under_way.get(request)
+        asked = None if exchange is None else self._asked.get(exchange)
+        if exchange is None or asked is None or not asked.binding.is_registration:
+            raise LocalProtocolError(f"request {request} observes nothing")
+
+        def send(now: float) -> None:
+            if self._asked.get(exchange) is not asked:
+                return  # It ended while this was held.
+            leaving = with_observe(asked.message, DEREGISTER)
+            protected, binding = protect_request(asked.context, leaving)
+            self._endpoint.deregister(exchange, protected, now=now)
+            asked.earlier, asked.binding = asked.binding, binding
+
+        held = Held(send, asked.request, asked.identity)
+        self._numbers.send(asked.context, held, now=now)
+
+    def _ask(
+        self,
+        request: RequestId,
+        identity: bytes,
+        context: SecurityContext,
+        message: Message,
+        peer: Peer,
+        response_wait: float | None,
+        *,
+        now: float,
+    ) -> None:
+        def send(now: float) -> None:
+            if request not in self._under_way:
+                return  # Cancelled while it was held.
+            approaching = self._approaches.unsaid(identity)
+            if approaching is not None and approaching.is_alone:
+                self._approaches.say_alone(approaching, held, now=now)
+                return
+            protected, binding = protect_request(context, message)
+            if approaching is not None:
+                combined = approaching.approach.combine(protected, original=message)
+                if combined is None:
+                    # Its number is used up; it takes another one when its turn comes.
+                    self._approaches.say_alone(approaching, held, now=now)
+                    return
+                protected = combined
+            exchange = self._endpoint.request(protected, peer, now=now, response_wait=response_wait)
+            self._under_way[request] = exchange
+            self._asked[exchange] = _Asked(
+                request,
+                identity,
+                context,
+                binding,
+                message,
+                peer,
+                response_wait,
+                approaching=approaching,
+            )
+
+        held = Held(send, request, identity)
+        self._numbers.send(context, held, now=now)
+
+    # Commands from above: answering
+
+    def respond(
+        self,
+        exchange: ExchangeId,
+        message: Message,
+        *,
+        is_durable: bool,
+        opens_observation: bool = False,
+        now: float,
+    ) -> bool:
+        """See `Stack.respond`."""
+        self._latest = now
+        entry = self._exchanges.get(exchange)
+        if entry is None or entry.is_observed:
+            raise LocalProtocolError(f"exchange {exchange} is unknown or answered already")
+        context, binding = entry.context, entry.binding
+        opens = (
+            opens_observation
+            and binding.is_registration
+            and is_success(message.code)
+            and self._endpoint.may_observe(exchange)
+        )
+        # A message that was too large may have used up the request's nonce.
+        own_partial_iv = opens or not (is_durable and binding.nonce_is_free)
+
+        def send(now: float) -> None:
+            # While it was held the program may have lost interest, or others taken the room.
+            is_wanted = opens and self._exchanges.get(exchange) is entry
+            is_opening = is_wanted and self._endpoint.may_observe(exchange)
+            told = with_observe(message, 0) if is_opening else message
+            protected = protect_response(context, told, binding, own_partial_iv=own_partial_iv)
+            self._endpoint.respond(exchange, protected, opens_observation=is_opening, now=now)
+            if is_wanted and not is_opening:
+                del self._exchanges[exchange]
+                self._events.append(ObservationEnded(exchange, context.owner, NO_ROOM))
+
+        if own_partial_iv:
+            entry.is_observed = opens
+            try:
+                self._numbers.send(context, Held(send, exchange=exchange), now=now)
+            except (LocalProtocolError, TableFull):
+                entry.is_observed = False
+                raise
+        elif (sealed := seal_answer(message, binding)) is not None:
+            self._endpoint.respond_with(exchange, SEALED_CODE, sealed, now=now)
+        else:
+            send(now)
+        if not opens:
+            self._exchanges.pop(exchange, None)
+        return opens
+
+    def notify(
+        self,
+        exchange: ExchangeId,
+        message: Message,
+        *,
+        is_confirmable: bool | None = None,
+        is_last: bool = False,
+        now: float,
+    ) -> None:
+        """See `Stack.notify`."""
+        entry = self._exchanges.get(exchange)
+        if entry is None or not entry.is_observed:
+            raise LocalProtocolError(f"nothing is observed by exchange {exchange}")
+        if not self._is_in_use(entry.context):
+            self.end_observation(exchange, now=now)
+            raise LocalProtocolError(f"session of exchange {exchange} ended")
+        ends = is_last or not is_success(message.code)
+
+        def send(now: float) -> None:
+            if self._exchanges.get(exchange) is not entry:
+                return  # It ended while this was held.
+            told = message if ends else with_observe(message, 0)
+            protected = protect_response(entry.context, told, entry.binding, own_partial_iv=True)
+            self._endpoint.notify(
+                exchange, protected, is_confirmable=is_confirmable, is_last=ends, now=now
+            )
+            if ends:
+                del self._exchanges[exchange]
+
+        self._numbers.send(entry.context, Held(send), now=now)
+
+    def end_observation(self, exchange: ExchangeId, *, now: float) -> None:
+        """See `Stack.end_observation`."""
+        entry = self._exchanges.get(exchange)
+        if entry is not None and entry.is_observed:
+            del self._exchanges[exchange]
+            self._endpoint.end_observation(exchange, now=now)
+
+    def is_waiting(self, exchange: ExchangeId) -> bool:
+        """Whether that exchange still waits for its answer."""
+        entry = self._exchanges.get(exchange)
+        return entry is not None and not entry.is_observed
+
+    def is_observed(self, exchange: ExchangeId) -> bool:
+        """Whether an observation that a peer opened by that exchange is open."""
+        entry = self._exchanges.get(exchange)
+        return entry is not None and entry.is_observed
+
+    def answer_at_once(self, exchange: ExchangeId, answer: Message, *, now: float) -> None:
+        """Answer in place of the program, under a number of our own."""
+        try:
+            self.respond(exchange, answer, is_durable=False, now=now)
+        except (LocalProtocolError, TableFull):
+            self._exchanges.pop(exchange, None)
+            self._drop_answer(exchange, now)
+
+    # Inputs from below.
+
+    def receive_datagram(self, data: bytes, peer: Peer, *, now: float) -> None:
+        """Take one datagram. Never raises on bad data."""
+        self._latest = now
+        if self._is_responder:
+            challenge = self._desk.challenge(data, peer, now=now)
+            if challenge is not None:
+                self._challenges.append((peer, challenge))
+                return
+        # What comes again is answered again and not opened, or its number would be used up.
+        is_plain = not (self._endpoint.is_full or self._endpoint.is_repeated(data, peer, now=now))
+        opened = open_request(data, self._contexts) if is_plain else None
+        if opened is None:
+            self._endpoint.receive_datagram(data, peer, now=now)
+        else:
+            # It is authentic and new, so the window has it; what is left is its exchange.
+            context, inner, binding = opened
+            exchange = self._endpoint.admit(inner, peer, now=now)
+            if exchange is not None:
+                self._accept(exchange, peer, data, context, inner, binding, now)
+        self._turn(now)
+
+    def handle_timer(self, *, now: float) -> None:
+        """Act on whatever is due. Calling early, late or twice is harmless."""
+        self._latest = now
+        self._endpoint.handle_timer(now=now)
+        self._turn(now)
+
+    # Outputs, for the driver to collect.
+
+    def data_to_send(self) -> list[tuple[Peer, bytes]]:
+        """Datagrams and where they go, in order. Each is handed over once."""
+        data = self._endpoint.data_to_send()
+        if self._challenges:
+            data += self._challenges
+            self._challenges = []
+        return data
+
+    def events(self) -> list[Event]:
+        """What happened, oldest first. Each is handed over once."""
+        self._turn(self._latest)  # A command may have ended an observation.
+        events = self._events.copy()
+        self._events.clear()
+        return events
+
+    def next_timer(self) -> float | None:
+        """When to call `handle_timer`, or None for not until something else happens."""
+        return self._endpoint.next_timer()
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """What was refused since the start, by `layer: reason`."""
+        layers = (
+            ("coap", self._endpoint.refused),
+            ("edhoc", self._desk.refused),
+            ("session", self._refused),
+        )
+        return {
+            f"{layer}: {reason}": count
+            for layer, counter in layers
+            for reason, count in counter.items()
+        }
+
+    @property
+    def session_count(self) -> int:
+        """Sessions in use."""
+        return len(self._sessions)
+
+    @property
+    def depths(self) -> dict[str, tuple[int, int]]:
+        """Each bounded table's name, its present depth and its bound."""
+        return {**self._endpoint.depths, "handshakes under way": self._desk.depth}
+
+    # From the endpoint's events to ours
+
+    def _turn(self, now: float) -> None:
+        for event in self._endpoint.events():
+            match event:
+                case RequestReceived():
+                    self._receive_request(event, now)
+                case ResponseReceived():
+                    self._receive_response(event, now)
+                case ExchangeFailed():
+                    self._receive_failure(event, now)
+                case ExchangeStale():
+                    asked = self._asked[event.request]
+                    self._events.append(ObservationStale(asked.request, asked.identity))
+                case ExchangeObservationEnded():
+                    entry = self._exchanges.pop(event.exchange, None)
+                    if entry is not None:
+                        self._events.append(
+                            ObservationEnded(
+                                event.exchange, entry.context.owner, event.ending.value
+                            )
+                        )
+
+    # Requests of peers
+
+    def _receive_request(self, event: RequestReceived, now: float) -> None:
+        message = event.message
+        if message.option(OptionNumber.OSCORE) is not None:
+            if self._is_responder and is_combined(message):
+                outcome = self._desk.receive_combined(message, event.peer, now=now)
+                if isinstance(outcome, RequestRemains):
+                    event = replace(event, message=outcome.message)
+                else:
+                    self._go_on(outcome, event.exchange, now)
+                    return
+            self._receive_protected(event, now)
+            return
+        try:
+            path = message.path
+        except CoapError as error:
+            self._refuse_in_clear(event, error.reason, Code.BAD_REQUEST, now)
+            return
+        if path == WELL_KNOWN_EDHOC and self._is_responder:
+            self._go_on(self._desk.receive(message, event.peer, now=now), event.exchange, now)
+        elif path == WELL_KNOWN_CORE:
+            self._endpoint.respond(event.exchange, core_answer(self._links, message), now=now)
+        else:
+            self._refuse_in_clear(event, "not protected", Code.UNAUTHORIZED, now)
+
+    def _go_on(self, outcome: Message | CredentialWanted, exchange: ExchangeId, now: float) -> None:
+        if isinstance(outcome, Message):
+            self._endpoint.respond(exchange, outcome, now=now)
+        else:
+            self._handshake_exchanges[outcome.handshake] = exchange
+            self._events.append(outcome)
+
+    def _receive_protected(self, event: RequestReceived, now: float) -> None:
+        context = None
+        try:
+            kid, kid_context = find_kid(event.message)
+            context = self._contexts.find(kid, kid_context)
+            if context is None:
+                self._events.append(StrangeSession(kid, event.peer, event.message))
+                raise OscoreError(
+                    "security context not found", f"kid {kid.hex()!r}", code=Code.UNAUTHORIZED
+                )
+            inner, binding = unprotect_request(context, event.message)
+        except OscoreError as error:
+            if context is not None and error.reason == REPLAY:
+                self._look_again(event, context, now)
+            self._refuse_in_clear(event, error.reason, error.code, now)
+            if context is not None and error.reason == DECRYPTION_FAILED:
+                self._count_failure(context)
+            return
+        self._accept(
+            event.exchange, event.peer, event.message.payload, context, inner, binding, now
+        )
+
+    def _accept(
+        self,
+        exchange: ExchangeId,
+        peer: Peer,
+        ciphertext: bytes,
+        context: SecurityContext,
+        inner: Message,
+        binding: RequestBinding,
+        now: float,
+    ) -> None:
+        """Hand up an authentic, fresh request; `ciphertext` may have more in front of it."""
+        is_behind = self._note_accepted(context, ciphertext, binding, now)
+        self._exchanges[exchange] = _Answerable(context, binding)
+        try:
+            check_options(inner.options, _UNDERSTOOD_INSIDE)
+        except CoapError as error:
+            self._refused[error.reason] += 1
+            answer = Message.response(Code.BAD_OPTION, payload=error.detail.encode())
+            self.answer_at_once(exchange, answer, now=now)
+            return
+        if self._freshness.is_doubtful(context.recipient_id):
+            challenge = self._freshness.challenge(context, inner, binding, now=now)
+            if challenge is not None:
+                self.answer_at_once(exchange, challenge, now=now)
+                return
+        self._events.append(
+            SecureRequest(
+                exchange,
+                context.owner,
+                context.recipient_id,
+                peer,
+                inner,
+                context.window_state,
+                is_behind,
+            )
+        )
+
+    def _note_accepted(
+        self, context: SecurityContext, ciphertext: bytes, binding: RequestBinding, now: float
+    ) -> bool:
+        """Remember a message; whether it is behind (see SecureRequest)."""
+        recipient_id = context.recipient_id
+        number = int.from_bytes(binding.request_piv, "big")
+        base, bitmap = context.window_state
+        is_newest = number == (base + bitmap.bit_length() if bitmap else base - 1)
+        newest_at = None if is_newest else self._doubles.newest_at(recipient_id)
+        self._doubles.note(recipient_id, number, ciphertext, is_newest=is_newest, now=now)
+        return not is_newest and (newest_at is None or now - newest_at > LATE_MAX_S)
+
+    def _look_again(self, event: RequestReceived, context: SecurityContext, now: float) -> None:
+        """Tell of a message under a number that was used, unless it is the same or forged."""
+        if self._freshness.is_doubtful(context.recipient_id):
+            return  # The window of a restored backup proves nothing.
+        try:
+            inner, binding = open_again(context, event.message)
+        except OscoreError:
+            return
+        number = int.from_bytes(binding.request_piv, "big")
+        likeness = self._doubles.likeness(context.recipient_id, number, event.message.payload)
+        if likeness is Likeness.SAME:
+            return
+        newest_at = self._doubles.newest_at(context.recipient_id)
+        self._events.append(
+            NumberTaken(
+                context.owner,
+                event.peer,
+                inner,
+                likeness is Likeness.OTHER,
+                self._doubles.remembered_s(now=now),
+                math.inf if newest_at is None else now - newest_at,
+            )
+        )
+
+    def _count_failure(self, context: SecurityContext) -> None:
+        """One more forgery in a session: after so many its keys must not be used any more."""
+        if not self._is_in_use(context):
+            return  # They are not, but for what was asked before.
+        count = self._failures.get(context.recipient_id, 0) + 1
+        self._failures[context.recipient_id] = count
+        if count >= FAILURES_MAX[context.algorithm]:
+            self._refused["session ended: too many forgeries"] += 1
+            self.remove_session(context.owner)
+            self._events.append(SessionWorn(context.owner, context.recipient_id))
+
+    def _refuse_in_clear(self, event: RequestReceived, reason: str, code: int, now: float) -> None:
+        """Answer as RFC 8613 section 8.2 says: unprotected, and not to be kept by anyone."""
+        self._refused[reason] += 1
+        answer = Message.response(code, payload=reason.encode(), max_age=0)
+        self._endpoint.respond(event.exchange, answer, now=now)
+
+    # Responses of peers
+
+    def _receive_response(self, event: ResponseReceived, now: float) -> None:
+        if self._approaches.owns(event.request):
+            self._approaches.receive(event.request, event.message, now=now)
+            return
+        asked = self._asked[event.request]
+        if event.message.option(OptionNumber.OSCORE) is None:
+            self._end(event.request, asked)
+            self._endpoint.cancel(event.request, now=now)
+            self._refused["response not protected"] += 1
+            self._receive_refusal(asked, event.message)
+            return
+        try:
+            inner = self._unprotect(asked, event.message)
+            check_options(inner.options, _UNDERSTOOD_INSIDE)
+        except (OscoreError, CoapError) as error:
+            self._refused[f"response: {error.reason}"] += 1
+            if error.reason == DECRYPTION_FAILED:
+                self._count_failure(asked.context)
+            if event.request not in self._asked:
+                return  # That was one forgery too many: it has failed with the session.
+            if event.is_final or not asked.is_told:
+                # Only the option outside, which anybody can write, says that there is more to come.
+                self._end(event.request, asked)
+                self._endpoint.cancel(event.request, now=now)
+                self._events.append(RequestFailed(asked.request, asked.identity, error.reason))
+            return
+        if asked.approaching is not None:
+            self._approaches.said(asked.identity, asked.approaching)
+        # What is outside can be changed on the way: inside stands whether it is a notification.
+        is_final = event.is_final or observe_of(inner) is None
+        if not is_final:
+            asked.is_told = True
+            max_age = inner.uint_option(OptionNumber.MAX_AGE)
+            self._endpoint.expect_notification(
+                event.request, within=MAX_AGE_DEFAULT if max_age is None else max_age, now=now
+            )
+            self._events.append(
+                SecureResponse(asked.request, asked.identity, event.peer, inner, is_final=False)
+            )
+            return
+        self._end(event.request, asked)
+        if not event.is_final:
+            self._endpoint.cancel(event.request, now=now)
+        echo = inner.option(OptionNumber.ECHO)
+        if inner.code == Code.UNAUTHORIZED and echo and self._repeat(asked, echo, now):
+            return
+        self._events.append(SecureResponse(asked.request, asked.identity, event.peer, inner))
+
+    def _unprotect(self, asked: _Asked, message: Message) -> Message:
+        try:
+            return unprotect_response(asked.context, message, asked.binding)
+        except OscoreError:
+            if asked.earlier is None:
+                raise
+        return unprotect_response(asked.context, message, asked.earlier)
+
+    def _end(self, exchange: ExchangeRequestId, asked: _Asked) -> None:
+        del self._asked[exchange]
+        self._under_way.pop(asked.request, None)
+
+    def _receive_refusal(self, asked: _Asked, message: Message) -> None:
+        """An answer without protection: of no worth, but message_3 may have been refused by it."""
+        if asked.approaching is not None:
+            self._approaches.refused(asked.identity, asked.approaching, message)
+        hint = message.payload[:HINT_SIZE_MAX].decode(errors="replace")
+        self._events.append(
+            RequestFailed(
+                asked.request, asked.identity, "response not protected", message.code, hint
+            )
+        )
+
+    def _repeat(self, asked: _Asked, echo: bytes, now: float) -> bool:
+        """Send a request once more, with the Echo value that was asked for (RFC 9175 2.3)."""
+        if asked.message.option(OptionNumber.ECHO) is not None:
+            return False  # It had one already: its sender is told how that ended.
+        options = in_order((*asked.message.options, Option(OptionNumber.ECHO, echo)))
+        message = replace(asked.message, options=options)
+        self._under_way[asked.request] = None
+        try:
+            self._ask(
+                asked.request,
+                asked.identity,
+                asked.context,
+                message,
+                asked.peer,
+                asked.response_wait,
+                now=now,
+            )
+        except (LocalProtocolError, TableFull) as error:
+            del self._under_way[asked.request]
+            self._events.append(RequestFailed(asked.request, asked.identity, str(error)))
+        return True
+
+    def _receive_failure(self, event: ExchangeFailed, now: float) -> None:
+        if self._approaches.owns(event.request):
+            self._approaches.fail(event.request, event.failure.value, now=now)
+            return
+        asked = self._asked.pop(event.request)
+        self._under_way.pop(asked.request, None)
+        self._events.append(RequestFailed(asked.request, asked.identity, event.failure.value))
+
+    def _require_proposed(self, proposed: SessionProposed) -> None:
+        handshake = proposed.handshake
+        if (
+            not self._approaches.is_proposed(handshake)
+            and handshake not in self._handshake_exchanges
+        ):
+            raise LocalProtocolError(f"handshake {handshake} is unknown or over")
+
+    def _resume(self, held: Held, now: float) -> None:
+        """Send a request that waited for message_3 to arrive."""
+        context = self._sessions.get(held.identity)
+        if context is None:
+            self._drop(held, SESSION_ENDED, now)
+            return
+        try:
+            self._numbers.send(context, held, now=now)
+        except (LocalProtocolError, TableFull) as error:
+            self._drop(held, str(error), now)
+
+    # Small things
+
+    def _drop(self, held: Held, reason: str, now: float) -> None:
+        """Give up a message that waits for numbers; who waits for it is told so."""
+        if held.exchange is not None:
+            entry = self._exchanges.pop(held.exchange, None)
+            self._drop_answer(held.exchange, now)
+            if entry is not None and entry.is_observed:
+                self._events.append(ObservationEnded(held.exchange, entry.context.owner, reason))
+            return
+        self._refused["request dropped for want of numbers"] += 1
+        if held.request is None or held.request not in self._under_way:
+            return
+        exchange = self._under_way.pop(held.request)
+        if exchange is not None:  # It was to end an observation, which ends without it then.
+            self._asked.pop(exchange, None)
+            self._endpoint.cancel(exchange, now=now)
+        self._events.append(RequestFailed(held.request, held.identity, reason))
+
+    def _drop_answer(self, exchange: ExchangeId, now: float) -> None:
+        """Say that there is no answer: protected it cannot be said, and unsaid it would be kept."""
+        self._refused["answer dropped for want of numbers"] += 1
+        answer = Message.response(Code.SERVICE_UNAVAILABLE, max_age=0)
+        self._endpoint.respond(exchange, answer, now=now)
+
+    def _is_in_use(self, context: SecurityContext) -> bool:
+        return self._contexts.find(context.recipient_id, context.id_context) is context
+
+    def _is_taken(self, recipient_id: bytes) -> bool:
+        return self._context_of(recipient_id) is not None
+
+    def _context_of(self, recipient_id: bytes) -> SecurityContext | None:
+        """The context in use with that recipient id, whether it has an ID context or not."""
+        return self._contexts.find_plain(recipient_id) or self._named.get(recipient_id)
