@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import gc
 import os
 import random
 import signal
@@ -31,23 +32,28 @@ from fastapi import FastAPI
 
 from amistack import telemetry
 from amistack.errors import ConfigError, LinkError, StoreUnusable
+from amistack.identifiers import Eui64
+from amistack.keystore import Sealer
 from amistack.links.capture import open_capture
 from amistack.links.discovery import Announcement
 from amistack.links.host import observed
-from amistack.session.fleet import head_end_kid, parse_public_key
 from headend.api.app import make_api
 from headend.api.metrics import PATH as METRICS_PATH
 from headend.api.metrics import Asgi, make_metrics
 from headend.collection.on_demand import OnDemandReads
 from headend.collection.recovery import Recovery
 from headend.config import Settings, join_address, split_address
-from headend.identity import load_identity, public_key_of
+from headend.identity import IdentityFiles
+from headend.kernel_clock import is_synchronised
+from headend.lifecycle.rotation import Rotation
 from headend.operations import Operations
 from headend.southbound.service import Southbound
 from headend.status import About
-from headend.store.sqlite import SqliteStore
+from headend.store.sqlite import SqliteStore, seal_store
 
 DRAIN_S: Final = 10.0
+GC_THRESHOLD: Final = 20_000
+"""Objects made and not freed again until the collector looks for cycles."""
 API_BACKLOG: Final = 128
 METRICS_BACKLOG: Final = 16
 METRICS_CONNECTIONS_MAX: Final = 16
@@ -66,7 +72,9 @@ class HeadEnd:
         self._southbound: Southbound | None = None
         self._reads: OnDemandReads | None = None
         self._recovery: Recovery | None = None
-        self._announcement: Announcement | None = None
+        self._rotation: Rotation | None = None
+        self._files: IdentityFiles | None = None
+        self._announcements: dict[bytes, Announcement] = {}
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._metrics_server: _Server | None = None
@@ -97,7 +105,8 @@ class HeadEnd:
 
     async def _start(self) -> None:
         settings = self._settings
-        key = load_identity(settings.identity.key)
+        secret = settings.identity.find_secret()
+        files = IdentityFiles(settings.identity.key, root=settings.identity.root, secret=secret)
         self._resources.enter_context(_locked(settings.store.path))
         listening = self._resources.enter_context(_listening(settings.api.socket))
         metrics_socket = None
@@ -107,14 +116,17 @@ class HeadEnd:
         kept = None
         if self._capture is not None:
             kept = self._resources.enter_context(contextlib.closing(open_capture(self._capture)))
-        self._store = store = SqliteStore.open(settings.store.path)
+        self._store = store = SqliteStore.open(settings.store.path, sealer=_sealer(secret))
         self._southbound = southbound = Southbound(
-            key=key,
+            key=files.keys.current,
+            own_keys=files.keys,
             store=store,
             entropy=os.urandom,
             dice=random.SystemRandom(),
             wall=time.time,
             open_link=observed(None if kept is None else kept.observe),
+            is_synchronised=is_synchronised,
+            is_clock_vouched_for=settings.server.trust_clock,
         )
         self._reads = reads = OnDemandReads(
             store=store, asker=southbound, entropy=os.urandom, wall=time.time
@@ -122,7 +134,20 @@ class HeadEnd:
         await reads.start()
         self._recovery = recovery = Recovery(store=store, asker=southbound, wall=time.time)
         await recovery.start()
-        southbound.on_heard = recovery.heard
+        self._rotation = rotation = Rotation(
+            files=files,
+            store=store,
+            asker=southbound,
+            wall=time.time,
+            on_keys_changed=self._announce,
+        )
+        await rotation.start()
+
+        def heard(meter: Eui64) -> None:
+            recovery.heard(meter)
+            rotation.heard(meter)
+
+        southbound.on_heard = heard
         self._address = join_address(*await southbound.start(*settings.server.address))
         about = About(program_version(), int(time.time()), self._address)
         operations = Operations(
@@ -132,6 +157,8 @@ class HeadEnd:
             reads=reads,
             wall=time.time,
             recovery=recovery,
+            sessions=southbound,
+            rotation=rotation,
             capture=None if kept is None else kept.counters,
         )
         api = make_api(operations, version=about.version)
@@ -144,16 +171,28 @@ class HeadEnd:
             self._metrics_serving = await self._metrics_server.begin(metrics_socket)
             bound = join_address(*metrics_socket.getsockname()[:2])
             self._metrics_url = f"http://{bound}{METRICS_PATH}"
-        if settings.server.announce:
-            self._announce()
+        self._files = files
+        self._announce()
         self._log.info(
-            "started", udp=self._address, api=str(settings.api.socket), metrics=self._metrics_url
+            "started",
+            udp=self._address,
+            api=str(settings.api.socket),
+            metrics=self._metrics_url,
+            is_sealed=secret is not None,
         )
 
     def _announce(self) -> None:
-        kid = head_end_kid(parse_public_key(public_key_of(self._settings.identity.key)))
-        self._announcement = Announcement(kid.hex(), *split_address(self._address, "listen"))
-        self._announcement.start()
+        """Announce every key in use, if that is wanted: some meters know one, some another.
+
+        One that has gone is announced until the stop: nobody who asks for it gets another answer.
+        """
+        if not self._settings.server.announce or self._files is None:
+            return
+        for kid in self._files.keys.kids:
+            if kid not in self._announcements:
+                announcement = Announcement(kid.hex(), *split_address(self._address, "listen"))
+                announcement.start()
+                self._announcements[kid] = announcement
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises LinkError if the API ends by itself."""
@@ -173,6 +212,8 @@ class HeadEnd:
         self._log.info("stopping")
         if self._recovery is not None:
             self._recovery.stop()
+        if self._rotation is not None:
+            self._rotation.stop()
         if self._reads is not None:
             self._reads.stop()
         if self._server is not None:
@@ -189,8 +230,8 @@ class HeadEnd:
 
     async def stop(self) -> None:
         """Give everything back, last taken first; what the store was given is committed."""
-        if self._announcement is not None:
-            await self._announcement.withdraw()
+        for announcement in self._announcements.values():
+            await announcement.withdraw()
         for serving in (self._metrics_serving, self._serving):
             if serving is not None:
                 serving.cancel()
@@ -219,6 +260,12 @@ async def run(settings: Settings, *, capture: Path | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     await head_end.start()
+    # What a start leaves stays until the end: millions of sessions are not to be looked through
+    # again and again for what could be freed.
+    gc.freeze()
+    # What is under way dies by itself when its answer is sent; looking for cycles among it every
+    # 700 objects took a tenth of a report's time.
+    gc.set_threshold(GC_THRESHOLD)
     try:
         metrics = f", metrics {head_end.metrics_url}" if head_end.metrics_url else ""
         _say(f"headend is ready on udp {head_end.address}, api {settings.api.socket}{metrics}")
@@ -242,6 +289,22 @@ def serve(settings: Settings, *, capture: Path | None = None) -> int:
     except ImportError:  # 32-bit ARM has none.
         return asyncio.run(run(settings, capture=capture))
     return uvloop.run(run(settings, capture=capture))
+
+
+@contextlib.contextmanager
+def reseal_store(path: Path, *, old: bytes | None, new: bytes) -> Iterator[None]:
+    """Hold the store at `path`, let the caller do its part, then seal it under the secret `new`.
+
+    Raises StoreUnusable while a head-end runs on it, or if neither secret opens it.
+    """
+    with _locked(path):
+        yield
+        if path.exists():
+            seal_store(path, _sealer(old), Sealer(new, entropy=os.urandom))
+
+
+def _sealer(secret: bytes | None) -> Sealer | None:
+    return None if secret is None else Sealer(secret, entropy=os.urandom)
 
 
 def program_version() -> str:

@@ -20,7 +20,10 @@ import httpx
 from amistack.errors import AmiError
 from amistack.identifiers import Eui64, format_eui64
 from headend.api.documents import (
+    DismissalDocument,
     EnrolmentDocument,
+    HistoryDocument,
+    KeysDocument,
     LogDocument,
     MeterDocument,
     MeterPage,
@@ -28,11 +31,15 @@ from headend.api.documents import (
     ReadDocument,
     ReadingsDocument,
     ReadsDocument,
+    StandingDocument,
     StatusDocument,
+    SuspicionsDocument,
 )
 
 T = TypeVar("T")
 TIMEOUT_S: Final = 30.0
+LONG_TIMEOUT_S: Final = 300.0
+"""For lists of up to 100,000 meters, each with a key to be checked."""
 READ_GRACE_S: Final = 15.0
 """Beyond a read's own deadline: for its turn, and for storing what came of it."""
 PAGE_SIZE: Final = 1_000
@@ -57,6 +64,18 @@ class _Call:
     query: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
     body: object = None
     timeout_s: float = TIMEOUT_S
+    octets: bytes | None = None
+    """A body that is no JSON."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShipmentWish:
+    """How a shipment file is to be taken; see `Operations.import_shipment`."""
+
+    manufacturer_key: str | None = None
+    may_join: bool = False
+    is_rehearsal: bool = False
+    actor: str = ""
 
 
 class HeadEndClient:
@@ -82,9 +101,9 @@ class HeadEndClient:
         """How the head-end is."""
         return cast("StatusDocument", self._do(_status()))
 
-    def enrol(self, devices: Iterable[tuple[str, str]]) -> EnrolmentDocument:
+    def enrol(self, devices: Iterable[tuple[str, str]], *, actor: str = "") -> EnrolmentDocument:
         """Enrol meters with their public keys, both in hex: all, or none."""
-        return cast("EnrolmentDocument", self._do(_enrol(devices)))
+        return cast("EnrolmentDocument", self._do(_enrol(devices, actor)))
 
     def meters(self) -> Iterator[MeterDocument]:
         """Every meter of the registry, page by page."""
@@ -95,9 +114,47 @@ class HeadEndClient:
             if (after := page.next) is None:
                 return
 
+    def import_shipment(self, octets: bytes, wish: ShipmentWish) -> EnrolmentDocument:
+        """Import a manufacturer's shipment file: all of it, or nothing."""
+        return cast("EnrolmentDocument", self._do(_shipment(octets, wish)))
+
+    def change_standing(
+        self, meters: Sequence[str], step: str, *, reason: str, actor: str = ""
+    ) -> StandingDocument:
+        """Take a step (`suspend`, ...) with meters, each as text: with all, or with none."""
+        return cast("StandingDocument", self._do(_step(meters, step, reason, actor)))
+
+    def rekey(self, meters: Sequence[str]) -> StandingDocument:
+        """Have meters agree on new keys when they next speak."""
+        return cast("StandingDocument", self._do(_rekey(meters)))
+
+    def keys(self) -> KeysDocument:
+        """The head-end's keys, and how many meters confirmed each."""
+        return cast("KeysDocument", self._do(_Call("GET", "/v1/keys", KeysDocument)))
+
+    def begin_rotation(self, statement: bytes | None = None) -> KeysDocument:
+        """Make the next key, or take the root's statement on it."""
+        return cast("KeysDocument", self._do(_begin_rotation(statement)))
+
+    def finish_rotation(self, *, is_forced: bool = False) -> KeysDocument:
+        """Let the next key take the old one's place."""
+        return cast("KeysDocument", self._do(_finish_rotation(is_forced=is_forced)))
+
+    def history(self, meter: Eui64, *, limit: int = 1000) -> HistoryDocument:
+        """Every step taken with a meter, newest first."""
+        return cast("HistoryDocument", self._do(_history(meter, limit)))
+
     def meter(self, meter: Eui64) -> MeterDocument:
         """One meter of the registry."""
         return cast("MeterDocument", self._do(_meter(meter)))
+
+    def suspicions(self) -> SuspicionsDocument:
+        """Meters of which there seem to be two, the latest first."""
+        return cast("SuspicionsDocument", self._do(_suspicions()))
+
+    def dismiss(self, meter: Eui64) -> DismissalDocument:
+        """Suspect a meter no more."""
+        return cast("DismissalDocument", self._do(_dismiss(meter)))
 
     def read(self, meter: Eui64, *, deadline_s: float) -> ReadDocument:
         """Read a meter now. However it ends, that is no error."""
@@ -126,7 +183,12 @@ class HeadEndClient:
     def _do(self, call: _Call) -> object:
         try:
             response = self._http.request(
-                call.method, call.path, params=call.query, json=call.body, timeout=call.timeout_s
+                call.method,
+                call.path,
+                params=call.query,
+                json=call.body,
+                content=call.octets,
+                timeout=call.timeout_s,
             )
         except httpx.HTTPError as error:
             raise ApiError(_explain(error, self._socket, call)) from error
@@ -156,9 +218,11 @@ class AsyncHeadEndClient:
         """How the head-end is."""
         return cast("StatusDocument", await self._do(_status()))
 
-    async def enrol(self, devices: Iterable[tuple[str, str]]) -> EnrolmentDocument:
+    async def enrol(
+        self, devices: Iterable[tuple[str, str]], *, actor: str = ""
+    ) -> EnrolmentDocument:
         """Enrol meters with their public keys, both in hex: all, or none."""
-        return cast("EnrolmentDocument", await self._do(_enrol(devices)))
+        return cast("EnrolmentDocument", await self._do(_enrol(devices, actor)))
 
     async def meters(self) -> AsyncIterator[MeterDocument]:
         """Every meter of the registry, page by page."""
@@ -169,6 +233,36 @@ class AsyncHeadEndClient:
                 yield meter
             if (after := page.next) is None:
                 return
+
+    async def import_shipment(self, octets: bytes, wish: ShipmentWish) -> EnrolmentDocument:
+        """Import a manufacturer's shipment file: all of it, or nothing."""
+        return cast("EnrolmentDocument", await self._do(_shipment(octets, wish)))
+
+    async def change_standing(
+        self, meters: Sequence[str], step: str, *, reason: str, actor: str = ""
+    ) -> StandingDocument:
+        """Take a step (`suspend`, ...) with meters, each as text: with all, or with none."""
+        return cast("StandingDocument", await self._do(_step(meters, step, reason, actor)))
+
+    async def rekey(self, meters: Sequence[str]) -> StandingDocument:
+        """Have meters agree on new keys when they next speak."""
+        return cast("StandingDocument", await self._do(_rekey(meters)))
+
+    async def keys(self) -> KeysDocument:
+        """The head-end's keys, and how many meters confirmed each."""
+        return cast("KeysDocument", await self._do(_Call("GET", "/v1/keys", KeysDocument)))
+
+    async def begin_rotation(self, statement: bytes | None = None) -> KeysDocument:
+        """Make the next key, or take the root's statement on it."""
+        return cast("KeysDocument", await self._do(_begin_rotation(statement)))
+
+    async def finish_rotation(self, *, is_forced: bool = False) -> KeysDocument:
+        """Let the next key take the old one's place."""
+        return cast("KeysDocument", await self._do(_finish_rotation(is_forced=is_forced)))
+
+    async def history(self, meter: Eui64, *, limit: int = 1000) -> HistoryDocument:
+        """Every step taken with a meter, newest first."""
+        return cast("HistoryDocument", await self._do(_history(meter, limit)))
 
     async def meter(self, meter: Eui64) -> MeterDocument:
         """One meter of the registry."""
@@ -201,7 +295,12 @@ class AsyncHeadEndClient:
     async def _do(self, call: _Call) -> object:
         try:
             response = await self._http.request(
-                call.method, call.path, params=call.query, json=call.body, timeout=call.timeout_s
+                call.method,
+                call.path,
+                params=call.query,
+                json=call.body,
+                content=call.octets,
+                timeout=call.timeout_s,
             )
         except httpx.HTTPError as error:
             raise ApiError(_explain(error, self._socket, call)) from error
@@ -211,13 +310,61 @@ class AsyncHeadEndClient:
 # What is asked, the same for both
 
 
+def _suspicions() -> _Call:
+    return _Call("GET", "/v1/suspicions", SuspicionsDocument)
+
+
+def _dismiss(meter: Eui64) -> _Call:
+    return _Call("DELETE", f"/v1/suspicions/{format_eui64(meter)}", DismissalDocument)
+
+
 def _status() -> _Call:
     return _Call("GET", "/v1/status", StatusDocument)
 
 
-def _enrol(devices: Iterable[tuple[str, str]]) -> _Call:
+def _enrol(devices: Iterable[tuple[str, str]], actor: str) -> _Call:
     body = [{"meter": meter, "public_key": key} for meter, key in devices]
-    return _Call("POST", "/v1/meters", EnrolmentDocument, body=body, timeout_s=300.0)
+    query: dict[str, str | int] = {"actor": actor} if actor else {}
+    return _Call(
+        "POST", "/v1/meters", EnrolmentDocument, query, body=body, timeout_s=LONG_TIMEOUT_S
+    )
+
+
+def _shipment(octets: bytes, wish: ShipmentWish) -> _Call:
+    query: dict[str, str | int] = {
+        "enrol": int(wish.may_join),
+        "dry_run": int(wish.is_rehearsal),
+        "actor": wish.actor,
+    }
+    if wish.manufacturer_key is not None:
+        query["manufacturer_key"] = wish.manufacturer_key
+    return _Call(
+        "POST", "/v1/shipments", EnrolmentDocument, query, octets=octets, timeout_s=LONG_TIMEOUT_S
+    )
+
+
+def _step(meters: Sequence[str], step: str, reason: str, actor: str) -> _Call:
+    body = {"step": step, "meters": list(meters), "reason": reason, "actor": actor}
+    return _Call("POST", "/v1/standing", StandingDocument, body=body, timeout_s=LONG_TIMEOUT_S)
+
+
+def _rekey(meters: Sequence[str]) -> _Call:
+    body = {"meters": list(meters)}
+    return _Call("POST", "/v1/rekeys", StandingDocument, body=body, timeout_s=LONG_TIMEOUT_S)
+
+
+def _begin_rotation(statement: bytes | None) -> _Call:
+    body = {} if statement is None else {"statement": statement.hex()}
+    return _Call("POST", "/v1/keys/next", KeysDocument, body=body)
+
+
+def _finish_rotation(*, is_forced: bool) -> _Call:
+    return _Call("POST", "/v1/keys/finish", KeysDocument, body={"force": is_forced})
+
+
+def _history(meter: Eui64, limit: int) -> _Call:
+    path = f"/v1/meters/{format_eui64(meter)}/history"
+    return _Call("GET", path, HistoryDocument, {"limit": limit})
 
 
 def _meters(after: str | None) -> _Call:

@@ -35,6 +35,8 @@ class ServerSettings:
     listen: str = f"0.0.0.0:{PORT}"
     announce: bool = False
     """Whether meters on the same link that were given no address are told it, by DNS-SD."""
+    trust_clock: bool = False
+    """Whether this host's clock is to be believed whatever speaks against it."""
 
     def __post_init__(self) -> None:
         split_address(self.listen, "listen")
@@ -64,6 +66,31 @@ class IdentitySettings:
     """The head-end's private key, which every meter trusts by its public half."""
 
     key: Path = Path("headend-key.pem")
+    root_key: str | None = None
+    """The public key that vouches for later ones, 66 hex digits; None: keys cannot be changed."""
+    secret: Path | None = None
+    """The file with the secret that seals keys at rest; else a credential or the environment."""
+
+    def __post_init__(self) -> None:
+        try:
+            _ = self.root
+        except ConfigError as error:
+            raise ConfigError(f"root_key: {error}") from None
+
+    @property
+    def root(self) -> bytes | None:
+        """The octets of `root_key`."""
+        if self.root_key is None:
+            return None
+        from amistack.session.fleet import parse_public_key  # Only here: it costs a start time.
+
+        return parse_public_key(self.root_key)
+
+    def find_secret(self) -> bytes | None:
+        """The secret, if there is one. Raises ConfigError."""
+        from amistack.keystore import find_secret
+
+        return find_secret("headend", self.secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +171,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         settings,
         api=ApiSettings(at(settings.api.socket, default.api.socket)),
         store=StoreSettings(at(settings.store.path, default.store.path)),
-        identity=IdentitySettings(at(settings.identity.key, default.identity.key)),
+        identity=dataclasses.replace(
+            settings.identity, key=at(settings.identity.key, default.identity.key)
+        ),
     )
 
 

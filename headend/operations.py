@@ -15,14 +15,24 @@ from amistack.identifiers import Eui64
 from amistack.model import ReadAnswer
 from headend.collection.on_demand import OnDemandReads
 from headend.collection.recovery import Recovery
-from headend.domain.meters import Meter, MeterState
+from headend.domain.meters import Suspicion
 from headend.domain.readings import LogRecord, OnDemandRead, ReadResult
-from headend.domain.refusals import BadWish, EnrolmentRefused, UnknownMeter, UnknownRead
+from headend.domain.refusals import BadWish, RotationRefused, UnknownMeter, UnknownRead
+from headend.domain.standing import DeviceDetails, StandingChange, Step
 from headend.lifecycle.enrolment import Device
+from headend.lifecycle.rotation import Rotation, RotationState
+from headend.lifecycle.shipment import parse_manufacturer_key, parse_shipment
+from headend.lifecycle.standing import NoSessions, Registry, Sessions
 from headend.mdm.days import day_of
 from headend.mdm.readings import ChannelDay, ReadNow, channel_day, read_now
 from headend.status import About, Counting, Measures, Status
-from headend.store.interface import Enrolled, EnrolmentConflict, EnrolMeters, MeterOverview, Store
+from headend.store.interface import (
+    DismissSuspicion,
+    Enrolled,
+    MeterOverview,
+    StandingChanged,
+    Store,
+)
 
 PAGE_SIZE_MAX: Final = 1_000
 DAY_COUNT_MAX: Final = 366
@@ -42,8 +52,17 @@ class Operations:
         wall: Callable[[], float],
         recovery: Recovery | None = None,
         capture: Mapping[str, int] | None = None,
+        sessions: Sessions | None = None,
+        rotation: Rotation | None = None,
     ) -> None:
-        """`wall` is UTC in seconds; `capture` counts what a capture took, if there is one."""
+        """`wall` is UTC in seconds; `capture` counts what a capture took, if there is one.
+
+        `sessions` is whoever holds those in use, so that steps with meters are in force at once.
+        """
+        self._rotation = rotation
+        self._registry = Registry(
+            store=store, sessions=NoSessions() if sessions is None else sessions, wall=wall
+        )
         self._recovery = recovery
         self._about = about
         self._store = store
@@ -65,6 +84,8 @@ class Operations:
         queues = {**counting.depths, "on-demand reads": self._reads.depth}
         if recovery is not None:
             queues["recalls under way"] = recovery.depth
+        if self._rotation is not None:
+            queues["meters being told of a key"] = self._rotation.depth
         return Measures(
             about=self._about,
             uplinks=counting.tallies,
@@ -83,24 +104,59 @@ class Operations:
             recalls_waiting=0 if recovery is None else recovery.waiting_count,
             link=dict(counting.link_counters),
             capture=dict(self._capture),
+            clock_doubt=counting.clock_doubt,
         )
 
     # Meters
 
-    async def enrol(self, devices: Sequence[Device]) -> Enrolled:
+    async def enrol(self, devices: Sequence[Device], *, actor: str = "") -> Enrolled:
         """Take devices into the registry: all of them, or EnrolmentRefused and none."""
-        now = int(self._wall())
-        write = EnrolMeters(
-            tuple(
-                Meter(device.meter, device.public_key, MeterState.ENROLLED, now)
-                for device in devices
-            )
+        enrolled = await self._registry.enrol(devices, actor=actor)
+        if enrolled.new and self._recovery is not None:
+            await self._recovery.refresh()
+        return enrolled
+
+    async def import_shipment(
+        self,
+        octets: bytes,
+        *,
+        manufacturer_key: str | None = None,
+        may_join: bool = False,
+        is_rehearsal: bool = False,
+        actor: str = "",
+    ) -> Enrolled:
+        """Take a manufacturer's shipment file into the registry: all of its devices, or none.
+
+        They are known then and may not join yet, unless `may_join`. A rehearsal changes nothing.
+        Raises BadShipment, EnrolmentRefused, and ConfigError for a key that is none.
+        """
+        key = None if manufacturer_key is None else parse_manufacturer_key(manufacturer_key)
+        # Every key is a point to be checked: a long list must not hold up the meters.
+        shipment = await asyncio.to_thread(parse_shipment, octets, manufacturer_key=key)
+        return await self._registry.take_shipment(
+            shipment, may_join=may_join, is_rehearsal=is_rehearsal, actor=actor
         )
-        outcome = await self._store.commit(write)
-        if isinstance(outcome, EnrolmentConflict):
-            raise EnrolmentRefused(outcome.meters)
-        assert isinstance(outcome, Enrolled)
-        return outcome
+
+    async def change_standing(
+        self, meters: Sequence[Eui64], step: Step, *, reason: str, actor: str = ""
+    ) -> StandingChanged:
+        """Take a step with meters, all or none; see `Registry.change`."""
+        return await self._registry.change(meters, step, reason=reason, actor=actor)
+
+    async def rekey(self, meters: Sequence[Eui64]) -> StandingChanged:
+        """Have meters agree on new keys when they next speak; see `Registry.rekey`."""
+        return await self._registry.rekey(meters)
+
+    async def history(
+        self, meter: Eui64, *, limit: int = PAGE_SIZE_MAX
+    ) -> tuple[Sequence[StandingChange], DeviceDetails | None]:
+        """Every step taken with a meter, newest first, and what its maker says of it.
+
+        Raises UnknownMeter.
+        """
+        await self._require(meter)
+        changes = await self._store.history(meter, limit=_page(limit))
+        return changes, await self._store.find_details(meter)
 
     async def meters(
         self, *, after: Eui64 | None = None, limit: int = PAGE_SIZE_MAX
@@ -115,10 +171,38 @@ class Operations:
             raise UnknownMeter(meter)
         return overview
 
+    async def suspicions(self) -> Sequence[Suspicion]:
+        """Meters of which there seem to be two, one a copy of the other, the latest first."""
+        return await self._store.suspicions()
+
+    async def dismiss(self, meter: Eui64) -> bool:
+        """Suspect a meter no more; whether it was suspected. Raises UnknownMeter."""
+        await self._require(meter)
+        return bool(await self._store.commit(DismissSuspicion(meter)))
+
     async def log(self, meter: Eui64, *, limit: int = PAGE_SIZE_MAX) -> Sequence[LogRecord]:
         """A meter's log as far as it was reported, newest first. Raises UnknownMeter."""
         await self._require(meter)
         return await self._store.log_entries(meter, limit=_page(limit))
+
+    # The head-end's keys
+
+    async def keys(self) -> RotationState:
+        """The head-end's keys, and how many meters confirmed each."""
+        return await self._require_rotation().status()
+
+    async def begin_rotation(self, statement: bytes | None = None) -> RotationState:
+        """Make the next key, or take the root's statement on it; see `Rotation.begin`."""
+        return await self._require_rotation().begin(statement)
+
+    async def finish_rotation(self, *, is_forced: bool = False) -> RotationState:
+        """Let the next key take the old one's place; see `Rotation.finish`."""
+        return await self._require_rotation().finish(is_forced=is_forced)
+
+    def _require_rotation(self) -> Rotation:
+        if self._rotation is None:
+            raise RotationRefused("this head-end has no key files")
+        return self._rotation
 
     # Readings
 

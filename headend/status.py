@@ -29,7 +29,8 @@ class Measures:
     reason. `records` are those committed, by kind and what became of them (new, repeated,
     conflict); `reads` the on-demand reads by result; `recalls` how meters answered that were asked
     for days again after a backup was put back, and `recalls_waiting` how many are still to be
-    asked; `link` and `capture` count datagrams.
+    asked; `link` and `capture` count datagrams; `clock_doubt` says why our own clock is not
+    believed.
     """
 
     about: About
@@ -49,6 +50,7 @@ class Measures:
     recalls_waiting: int
     link: Mapping[str, int]
     capture: Mapping[str, int]
+    clock_doubt: str | None = None
 
     @property
     def reconciles(self) -> bool:
@@ -75,6 +77,10 @@ class Counting(Protocol):
     @property
     def refused_uplinks(self) -> Mapping[tuple[str, str], int]:
         """The uplinks that were refused, by kind and reason."""
+
+    @property
+    def clock_doubt(self) -> str | None:
+        """Why the own clock is not believed, or None if it is."""
 
     @property
     def oldest_pending_s(self) -> float:

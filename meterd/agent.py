@@ -27,16 +27,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
 from amistack.coap.codes import Code, format_code
 from amistack.coap.link_format import Link
 from amistack.coap.message import Message
 from amistack.coap.options import OptionNumber
-from amistack.errors import CoapError, LocalProtocolError, ModelError, StoreError, TableFull
+from amistack.errors import (
+    CoapError,
+    LocalProtocolError,
+    ModelError,
+    StoreError,
+    TableFull,
+    TrustError,
+)
 from amistack.identifiers import Eui64
 from amistack.machine import Peer
 from amistack.model import (
     CONTENT_FORMAT_V1,
     DailyReport,
+    HeadEndKeyNotice,
     LogEntry,
     ReadAnswer,
     ReadParts,
@@ -53,24 +63,33 @@ from amistack.model.events import (
     REGISTERED,
     STORAGE_DAMAGED,
 )
-from amistack.model.resources import READ, REGISTRATION, REPORT
-from amistack.session.credentials import AuthenticationKey, Credential
+from amistack.model.resources import HEAD_END_KEY, READ, REGISTRATION, REPORT
+from amistack.session.credentials import AuthenticationKey, Credential, IdCred
+from amistack.session.fleet import encode_public_key, head_end_kid
 from amistack.session.handshakes import CredentialWanted, SessionProposed
+from amistack.session.key_limits import NUMBERS_MAX
 from amistack.session.oscore import REPLAY, ReplayWindow, SecurityContext
+from amistack.session.trust import Trust
 from amistack.stack import (
     SEQUENCE_BLOCK,
     Event,
     HandshakeFailed,
     NumbersWanted,
+    NumberTaken,
+    ObservationEnded,
+    ObservationStale,
     RequestFailed,
     RequestId,
     SecureRequest,
     SecureResponse,
+    SessionWorn,
     Stack,
+    StrangeSession,
 )
 from meterd.clock import MeterClock
 from meterd.recorder import CHANNEL_SET, Recorder
 from meterd.storage import SavedSession, Storage
+from meterd.trust import TrustKeeper
 
 SOFTWARE: Final = "amistack meterd 0.1"
 MODEL_VERSIONS: Final = (1,)
@@ -79,7 +98,13 @@ RETRY_MIN: Final = 2.0
 RETRY_MAX: Final = 900.0
 WAIT_MAX: Final = 86_400.0
 """Seconds that a head-end may ask to be left alone; a slip there must not silence a fleet."""
+REPLAYS_MAX: Final = 3
+"""Messages in a row that are taken for replays, after which a new session is opened."""
 STORAGE_RETRY_S: Final = 60.0
+RENEW_MIN_S: Final = 1.0
+RENEW_MAX_S: Final = 60.0
+"""Seconds, by chance between these, from a new key of the head-end's to the handshake under it."""
+RENEW_RETRY_S: Final = 5.0
 PAYLOAD_SIZE_MAX: Final = 3_500
 """Octets of one report or answer; what does not fit of the log waits for the next."""
 PAYLOAD_SIZE_MOST: Final = 4_000
@@ -90,6 +115,7 @@ SHORT_IDENTIFIER_COUNT: Final = 24
 LINKS: Final = (
     Link(f"/{READ}", ("amistack.read",), content_formats=(CONTENT_FORMAT_V1,)),
     Link(f"/{REPORT}", ("amistack.recall",), content_formats=(CONTENT_FORMAT_V1,)),
+    Link(f"/{HEAD_END_KEY}", ("amistack.head-end-key",), content_formats=(CONTENT_FORMAT_V1,)),
 )
 
 
@@ -157,6 +183,14 @@ class StorageDamaged:
     lost_octets: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeyChanged:
+    """Another key of the head-end's is trusted from now on: `id_cred`, of that epoch."""
+
+    id_cred: IdCred
+    epoch: int
+
+
 AgentEvent = (
     Secured
     | Registered
@@ -166,6 +200,7 @@ AgentEvent = (
     | HeadEndWanted
     | StorageFailed
     | StorageDamaged
+    | KeyChanged
 )
 
 
@@ -201,7 +236,7 @@ class Agent:
         *,
         meter: Eui64,
         key: AuthenticationKey,
-        head_end: Credential,
+        head_end: Credential | Trust,
         head_end_peer: Peer | None,
         storage: Storage,
         recorder: Recorder,
@@ -211,9 +246,12 @@ class Agent:
         entropy: Callable[[int], bytes],
         dice: random.Random,
     ) -> None:
+        """`head_end` is what was written down of it: its credential, or its key and the root's."""
         self._meter = meter
-        self._head_end = head_end
-        self._head_end_name = head_end.id_cred.encode_map()
+        provisioned = head_end if isinstance(head_end, Trust) else _trust_in(head_end)
+        self._trusted = TrustKeeper(storage, provisioned)
+        # One name for its sessions, whichever of its keys it proves to own.
+        self._head_end_name = provisioned.newest.credential.id_cred.encode_map()
         self._peer = head_end_peer
         self._is_asking = False
         self._storage = storage
@@ -228,6 +266,7 @@ class Agent:
         self._under_way: _UnderWay | None = None
         self._is_securing = False
         self._retry_s = RETRY_MIN
+        self._replay_count = 0
         self._act_at: float | None = None
         self._wanted: NumbersWanted | None = None
         self._reserve_at: float | None = None
@@ -235,6 +274,7 @@ class Agent:
         self._prompt_until: int | None = None
         self._too_long: set[int] = set()
         self._record_at: float | None = None
+        self._renew_at: float | None = None
         self._reason = RegistrationReason.COLD_BOOT
         # Where in the spread this meter's report falls: the same moment every day.
         self._spread_s = dice.uniform(0.0, schedule.spread_s)
@@ -257,7 +297,7 @@ class Agent:
             RegistrationReason.COLD_BOOT if is_first else RegistrationReason.POWER_RESTORED
         )
         saved = self._storage.session()
-        if saved is not None and saved.head_end == self._head_end_name:
+        if saved is not None and self._trusted.names(saved.head_end):
             self._stack.add_session(self._head_end_name, _restored(saved))
             self.stage = Stage.REGISTERING
         self._act_at = now + self._dice.uniform(0.0, self._schedule.start_spread_s)
@@ -308,6 +348,8 @@ class Agent:
                 self._record(now)
             if self._reserve_at is not None and self._reserve_at <= now:
                 self._reserve(now)
+            if self._renew_at is not None and self._renew_at <= now:
+                self._renew(now)
             if self._act_at is not None and self._act_at <= now:
                 self._act_at = None
                 self._act(now)
@@ -328,8 +370,19 @@ class Agent:
 
     def next_timer(self) -> float | None:
         """When to call `handle_timer`, or None for not until something else happens."""
-        times = (self._stack.next_timer(), self._record_at, self._act_at, self._reserve_at)
+        times = (
+            self._stack.next_timer(),
+            self._record_at,
+            self._act_at,
+            self._reserve_at,
+            self._renew_at,
+        )
         return min((time for time in times if time is not None), default=None)
+
+    @property
+    def trusted_kid(self) -> bytes:
+        """The kid of the newest head-end key that is trusted."""
+        return head_end_kid(self._trusted.trust.newest.public_key)
 
     @property
     def owed_count(self) -> int:
@@ -384,10 +437,25 @@ class Agent:
         self._is_securing = True
         self._stack.connect(
             self._peer,
-            (self._head_end,),
+            self._trusted.trust.credentials,
             c_i=bytes((number % SHORT_IDENTIFIER_COUNT,)),
             now=now,
+            ead_1=self._trusted.trust.hint(),
+            believe=self._trusted.believe,
+            is_combining=True,
         )
+
+    def _renew(self, now: float) -> None:
+        """Have the head-end prove its new key, in a session under it; what is under way ends first.
+
+        A hindrance is older than that, and has its own time to be tried again.
+        """
+        if self._under_way is not None or self._is_securing or self._retry_s > RETRY_MIN:
+            self._renew_at = now + RENEW_RETRY_S
+            return
+        self._renew_at = None
+        self.stage = Stage.SECURING
+        self._act_at = now
 
     def _register(self, now: float) -> None:
         registration = Registration(
@@ -514,6 +582,8 @@ class Agent:
     def _reserve_numbers(self, wanted: NumbersWanted, now: float) -> None:
         self._storage.reserve_numbers(wanted.recipient_id, wanted.until)
         self._stack.numbers_reserved(wanted.recipient_id, wanted.until, now=now)
+        if wanted.until > NUMBERS_MAX and self._renew_at is None:
+            self._renew_at = now  # The keys are half worn: new ones in good time.
 
     def _receive(self, event: Event, now: float) -> None:
         match event:
@@ -533,26 +603,38 @@ class Agent:
                 self._reserve_numbers(event, now)
             case CredentialWanted():
                 self._stack.provide_credential(event, None, now=now)
+            case SessionWorn():
+                self.stage = Stage.SECURING
+                self._hinder("session worn out", now=now, may_be_elsewhere=False)
+            case NumberTaken() | StrangeSession():
+                pass  # Refused, and counted by the stack.
+            case ObservationStale() | ObservationEnded():
+                pass  # Nothing is observed yet.
             case _:
                 assert_never(event)
 
     def _keep_session(self, proposed: SessionProposed, now: float) -> None:
         parameters = proposed.parameters
-        self._storage.keep_session(
-            SavedSession(
-                self._head_end_name,
-                parameters.recipient_id,
-                parameters.sender_id,
-                parameters.master_secret,
-                parameters.master_salt,
-                SEQUENCE_BLOCK,
-                ReplayWindow().state,
+        with self._storage.together():
+            has_followed = self._trusted.settle(proposed.id_cred)
+            self._storage.keep_session(
+                SavedSession(
+                    proposed.id_cred.encode_map(),
+                    parameters.recipient_id,
+                    parameters.sender_id,
+                    parameters.master_secret,
+                    parameters.master_salt,
+                    SEQUENCE_BLOCK,
+                    ReplayWindow().state,
+                )
             )
-        )
         self._stack.accept_session(
             proposed, self._head_end_name, reserved_until=SEQUENCE_BLOCK, now=now
         )
         self._is_securing = False
+        self._renew_at = None
+        if has_followed:
+            self._tell_key()
         self._events.append(Secured())
         self._advance_to(Stage.REGISTERING, now)
 
@@ -561,6 +643,7 @@ class Agent:
         if under_way is None or under_way.request != event.request:
             return
         self._under_way = None
+        self._replay_count = 0
         message = event.message
         if message.code == Code.SERVICE_UNAVAILABLE:
             wait = min(message.uint_option(OptionNumber.MAX_AGE) or 60, WAIT_MAX)
@@ -604,6 +687,8 @@ class Agent:
                 self._act(now)
 
     def _take_time(self, under_way: _UnderWay, received_ms: int, held_ms: int, now: float) -> None:
+        if not received_ms:
+            return  # The head-end does not know the time itself.
         self._clock.take_sample(
             sent=under_way.sent, got=now, received_ms=received_ms, held_ms=held_ms
         )
@@ -613,6 +698,11 @@ class Agent:
             return
         self._under_way = None
         is_repeated = event.code == Code.UNAUTHORIZED and event.hint == REPLAY
+        self._replay_count = self._replay_count + 1 if is_repeated else 0
+        if self._replay_count >= REPLAYS_MAX:
+            # No number of ours is new to it: our storage is older than what it has heard from us.
+            is_repeated = False
+            self._replay_count = 0
         if event.code in (Code.UNAUTHORIZED, Code.BAD_REQUEST) and not is_repeated:
             # The head-end does not know the session, or has other keys for it (RFC 8613 8.2).
             # Anybody can say so, but only the head-end can go through a handshake: the old
@@ -637,6 +727,8 @@ class Agent:
         try:
             if message.path == REPORT:
                 return self._recall(message, now)
+            if message.path == HEAD_END_KEY:
+                return self._take_key(message, now)
             if message.path != READ:
                 return Message.response(Code.NOT_FOUND)
             if message.code != Code.FETCH:
@@ -673,6 +765,28 @@ class Agent:
             self._plan_report(now)
         return Message.response(Code.CHANGED)
 
+    def _take_key(self, message: Message, now: float) -> Message:
+        """Trust another key of the head-end's, if the root says so; durable before the answer."""
+        if message.code != Code.PUT:
+            return Message.response(Code.METHOD_NOT_ALLOWED)
+        if message.content_format != CONTENT_FORMAT_V1:
+            return Message.response(Code.UNSUPPORTED_CONTENT_FORMAT)
+        notice = HeadEndKeyNotice.decode(message.payload)
+        try:
+            is_other = self._trusted.take(notice)
+        except TrustError as error:
+            self.counters[f"key refused: {error.reason}"] += 1
+            return Message.response(Code.FORBIDDEN, payload=error.reason.encode())
+        if is_other:
+            self._tell_key()
+            self._renew_at = now + self._dice.uniform(RENEW_MIN_S, RENEW_MAX_S)
+        return Message.response(Code.CHANGED)
+
+    def _tell_key(self) -> None:
+        newest = self._trusted.trust.newest
+        self.counters["head-end key changed"] += 1
+        self._events.append(KeyChanged(newest.credential.id_cred, newest.epoch))
+
     def _read(self, wanted: ReadRequest, now: float) -> bytes:
         """What the meter knows now, as far as it was asked; the log as far as it fits."""
         utc = self._clock.utc(now)
@@ -698,7 +812,10 @@ class Agent:
 
     def _advance_to(self, stage: Stage, now: float) -> None:
         self.stage = stage
-        self._retry_s = RETRY_MIN
+        if stage is not Stage.REGISTERING:
+            # A handshake alone is no success: message_3 may yet be refused with the first request,
+            # and a meter that is put out must ask ever less often.
+            self._retry_s = RETRY_MIN
         self._act_at = None
         self._act(now)
 
@@ -723,6 +840,11 @@ class Agent:
 
 def _post(path: str, payload: bytes) -> Message:
     return Message.request(Code.POST, path, payload=payload, content_format=CONTENT_FORMAT_V1)
+
+
+def _trust_in(head_end: Credential) -> Trust:
+    assert isinstance(head_end.public_key, EllipticCurvePublicKey), "a head-end's key is on P-256"
+    return Trust.provisioned(encode_public_key(head_end.public_key), None)
 
 
 def _restored(saved: SavedSession) -> SecurityContext:

@@ -14,6 +14,7 @@ from typing import Final
 from amistack.errors import AmiError, ConfigError
 from amistack.identifiers import parse_eui64
 from amistack.telemetry import LEVELS, configure
+from meterd.identity import add_identity_commands
 from meterd.provision import CONFIG_FILE, STREET_MAX, Identity, Template, provision
 
 OFFSET_OPTION: Final = "--standard-offset"
@@ -62,9 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_log(run)
     run.set_defaults(run=_run)
 
-    identity = commands.add_parser("identity", help="print the enrolment line again")
+    identity = commands.add_parser("identity", help="print the enrolment line again, or more")
     identity.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="settings file")
     identity.set_defaults(run=_identity)
+    add_identity_commands(identity)
 
     keys = commands.add_parser(
         "keys", help="print the keys of the session in use, for Wireshark: they are secret"
@@ -101,6 +103,9 @@ def _add_template(parser: argparse.ArgumentParser) -> None:
         "--headend-key", default="", metavar="HEX", help="its public key; see `headend init`"
     )
     parser.add_argument(
+        "--root-key", default="", metavar="HEX", help="what vouches for the head-end's later keys"
+    )
+    parser.add_argument(
         OFFSET_OPTION,
         default="+00:00",
         metavar="+HH:MM",
@@ -122,6 +127,7 @@ def _init(options: argparse.Namespace) -> int:
     template = Template(
         address=options.headend,
         public_key=options.headend_key,
+        root_key=options.root_key,
         standard_offset=options.standard_offset,
     )
     meter = None if options.id is None else parse_eui64(options.id)
@@ -141,7 +147,7 @@ def _identity(options: argparse.Namespace) -> int:
     from meterd.daemon import load_settings
 
     settings = load_settings(options.config)
-    key = load_key(settings.meter.key)
+    key = load_key(settings.meter.key, settings.meter.find_secret())
     print(Identity(settings.meter.eui64, encode_public_key(key.public_key())).line)
     return 0
 
@@ -179,6 +185,7 @@ def _street_init(options: argparse.Namespace) -> int:
         template = Template(
             address=options.headend,
             public_key=options.headend_key,
+            root_key=options.root_key,
             standard_offset=options.standard_offset,
             register_start=(dice.randrange(1_000_000, 40_000_000), dice.randrange(2_000_000)),
             metrology=('source = "profile"', f"seed = {dice.randrange(1 << 31)}"),

@@ -16,6 +16,7 @@ from amistack.identifiers import Eui64, parse_eui64
 from amistack.model.registration import STANDARD_OFFSET_MIN_LEAST, STANDARD_OFFSET_MIN_MOST
 from amistack.model.wire import DAY_S, INTERVAL_S_MIN
 from amistack.session.fleet import parse_public_key
+from amistack.session.trust import Trust
 from meterd.metrology import ConstantSource, HouseholdProfile, ReplaySource, Source
 
 DEFAULT_PORT: Final = 5683
@@ -38,6 +39,8 @@ class MeterSettings:
     """Its EUI-64, 16 hex digits."""
     key: Path = Path("meter-key.pem")
     """Its private key, mode 0600; `meterd init` makes one."""
+    secret: Path | None = None
+    """The file with the secret that its key is encrypted under; else a credential, or nothing."""
     storage: Path = Path("meter-data")
     """Where intervals, logs and the security session are kept."""
     standard_offset: str = "+00:00"
@@ -55,6 +58,12 @@ class MeterSettings:
                 f"register_start is {list(self.register_start)}, expected 0 to {REGISTER_START_MAX}"
             )
         _ = self.standard_offset_min
+
+    def find_secret(self) -> bytes | None:
+        """The secret, if there is one. Raises ConfigError."""
+        from amistack.keystore import find_secret
+
+        return find_secret("meterd", self.secret)
 
     @property
     def eui64(self) -> Eui64:
@@ -75,14 +84,24 @@ class HeadEndSettings:
     """The key that it must prove to own, 66 hex digits: nobody else is talked to."""
     address: str | None = None
     """HOST, HOST:PORT or [IPV6]:PORT; 5683 without a port. Absent: found by DNS-SD."""
+    root_key: str | None = None
+    """The key that vouches for the head-end's later ones, 66 hex digits; `headend pki root`."""
 
     def __post_init__(self) -> None:
         if self.host_and_port is not None and not self.host_and_port[1]:
             raise ConfigError(f"address is {self.address!r}, expected a port above 0")
-        try:
-            parse_public_key(self.public_key)
-        except ConfigError as error:
-            raise ConfigError(f"public_key: {error}") from None
+        for name, text in (("public_key", self.public_key), ("root_key", self.root_key)):
+            try:
+                if text is not None:
+                    parse_public_key(text)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from None
+
+    @property
+    def trust(self) -> Trust:
+        """What the meter trusts before it hears otherwise."""
+        root = None if self.root_key is None else parse_public_key(self.root_key)
+        return Trust.provisioned(parse_public_key(self.public_key), root)
 
     @property
     def host_and_port(self) -> tuple[str, int] | None:

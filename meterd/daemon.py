@@ -26,18 +26,13 @@ from amistack.links.discovery import DnsSd
 from amistack.links.host import Host, observed
 from amistack.machine import Peer
 from amistack.session.credentials import AuthenticationKey
-from amistack.session.fleet import (
-    encode_public_key,
-    head_end_credential,
-    head_end_kid,
-    meter_credential,
-    parse_public_key,
-)
+from amistack.session.fleet import encode_public_key, meter_credential
 from meterd.agent import (
     Agent,
     AgentEvent,
     HeadEndWanted,
     Hindered,
+    KeyChanged,
     ReadAnswered,
     Registered,
     Reported,
@@ -75,7 +70,7 @@ class Meter:
         """Everything that `settings` name, ready to start, on this machine or another `host`."""
         host = host or Host()
         meter = settings.meter.eui64
-        key = load_key(settings.meter.key)
+        key = load_key(settings.meter.key, settings.meter.find_secret())
         own = meter_credential(meter, encode_public_key(key.public_key()))
         peer = None
         if settings.headend.host_and_port is None:
@@ -133,6 +128,8 @@ class Meter:
                 )
             case HeadEndWanted():
                 self._find()
+            case KeyChanged(id_cred, epoch):
+                self._log.info("head-end key changed", key=str(id_cred), epoch=epoch)
             case StorageFailed(reason, retry_s):
                 self._log.error("storage failed", reason=reason, retry_s=retry_s)
             case StorageDamaged(lost_octets):
@@ -154,7 +151,7 @@ class Meter:
 
     async def _search_for(self, finding: Finding) -> None:
         assert self._link is not None, "it is wanted by a link's machine"
-        kid = head_end_kid(parse_public_key(self.settings.headend.public_key)).hex()
+        kid = self.agent.trusted_kid.hex()
         reason = "no head-end with this key is announced"
         found: Sequence[Peer] = ()
         self._log.info("searching for the head-end", kid=kid)
@@ -200,7 +197,7 @@ def _agent(
     return Agent(
         meter=meter,
         key=key,
-        head_end=head_end_credential(parse_public_key(settings.headend.public_key)),
+        head_end=settings.headend.trust,
         head_end_peer=peer,
         storage=storage,
         recorder=recorder,

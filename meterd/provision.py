@@ -12,7 +12,7 @@ from typing import Final
 
 from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, format_eui64
-from amistack.keystore import load_key, make_key, save_key
+from amistack.keystore import find_secret, load_key, make_key, save_key
 from amistack.session.fleet import encode_public_key, parse_public_key
 from meterd.config import DEFAULT_PORT, parse_address, parse_offset
 
@@ -43,6 +43,7 @@ class Template:
 
     address: str = ""
     public_key: str = ""
+    root_key: str = ""
     standard_offset: str = "+00:00"
     register_start: tuple[int, ...] = ()
     metrology: tuple[str, ...] = ('source = "profile"',)
@@ -52,8 +53,9 @@ class Template:
         parse_offset(self.standard_offset)
         if self.address:
             parse_address(self.address, default_port=DEFAULT_PORT, what="address")
-        if self.public_key:
-            parse_public_key(self.public_key)
+        for key in (self.public_key, self.root_key):
+            if key:
+                parse_public_key(key)
 
 
 def random_eui64(entropy: bytes) -> Eui64:
@@ -76,9 +78,10 @@ def provision(directory: Path, template: Template, *, meter: Eui64 | None = None
             f"{config_path} exists: nothing is overwritten; `meterd identity` prints its line"
         )
     meter = meter or random_eui64(os.urandom(8))
+    secret = find_secret("meterd", None)
     if not key_path.exists():
-        save_key(key_path, make_key())
-    identity = Identity(meter, encode_public_key(load_key(key_path).public_key()))
+        save_key(key_path, make_key(), secret)
+    identity = Identity(meter, encode_public_key(load_key(key_path, secret).public_key()))
     try:
         # "x": also not what somebody else made in this very moment.
         with config_path.open("x", encoding="utf-8") as file:
@@ -111,6 +114,8 @@ def _config(meter: Eui64, template: Template) -> str:
         if template.public_key
         else '# public_key = "66 hex digits"'
     )
+    if template.root_key:
+        headend.append(f'root_key = "{template.root_key}"')
     parts = [
         device,
         ["[headend]", *headend],

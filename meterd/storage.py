@@ -349,9 +349,9 @@ def _check(journal: Journal) -> None:
             columns = _COLUMNS.get(table)
             for key, value in journal.table(table).items():
                 if not isinstance(key, key_kind) or not isinstance(value, value_kind):
-                    raise ValueError(f"{table} {key}")
+                    raise ValueError(f"{table} {_line(key)}")
                 if columns is not None and not _is_row(value, columns):
-                    raise ValueError(f"{table} {key}")
+                    raise ValueError(f"{table} {_line(key)}")
                 if table == LOG:
                     _entry(key, value)
         int(journal.get(NOTE, LOST) or 0)
@@ -360,6 +360,12 @@ def _check(journal: Journal) -> None:
         raise StoreUnusable(
             f"the meter's storage holds what no meterd writes ({error}); move it away to start anew"
         ) from error
+
+
+def _line(key: Key) -> str:
+    """A key as a part of one line."""
+    text = str(key)
+    return text if text.isprintable() else repr(text)
 
 
 def _is_row(row: Value, columns: Sequence[_Kind]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amistack.model.clock import ClockReading, ClockState
 from amistack.model.events import EndDeviceEventType, LogEntry
+from amistack.model.head_end_key import HeadEndKeyNotice
 from amistack.model.on_demand import ReadAnswer, ReadParts, ReadRequest, ReportRequest
 from amistack.model.packing import pack, unpack
 from amistack.model.quality import Quality, QualityRun, expand, runs_of
@@ -41,6 +42,7 @@ __all__ = [
     "Disposition",
     "EndDeviceEventType",
     "FlowDirection",
+    "HeadEndKeyNotice",
     "IntervalBlock",
     "LogEntry",
     "Quality",

@@ -159,7 +159,7 @@ class Registration:
 class RegistrationAcknowledgement:
     """The head-end knows the meter now, and has chosen `model_version` from those offered.
 
-    `received_ms` and `held_ms` as in a report's acknowledgement.
+    `received_ms`, 0 for a time not known, and `held_ms` as in a report's acknowledgement.
     """
 
     received_ms: int

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from amistack.errors import ConfigError
@@ -21,12 +21,14 @@ from headend.api import documents as d
 from headend.api.problems import install, problem
 from headend.collection.on_demand import DEADLINE_S, DEADLINE_S_MAX
 from headend.domain.refusals import BadWish
+from headend.domain.standing import ACTOR_SIZE_MAX, METER_COUNT_MAX, REASON_SIZE_MAX, Step
 from headend.lifecycle.enrolment import DEVICE_COUNT_MAX, LIST_SIZE_MAX, check_devices
 from headend.mdm.days import parse_day
 from headend.operations import PAGE_SIZE_MAX, Operations
 
 BODY_SIZE_MAX: Final = LIST_SIZE_MAX
 TEXT_SIZE_MAX: Final = 200
+KEY_TEXT_SIZE_MAX: Final = 2_000
 
 Limit = Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)]
 
@@ -44,6 +46,45 @@ class DeviceRequest(BaseModel):
 
     meter: str = Field(max_length=TEXT_SIZE_MAX)
     public_key: str = Field(max_length=TEXT_SIZE_MAX)
+
+
+class StepRequest(BaseModel):
+    """A step with meters, and why it is taken; `actor` is whoever takes it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    step: Literal["enrol", "suspend", "resume", "revoke", "retire"]
+    meters: list[Annotated[str, Field(max_length=TEXT_SIZE_MAX)]] = Field(
+        min_length=1, max_length=METER_COUNT_MAX
+    )
+    reason: str = Field(max_length=REASON_SIZE_MAX)
+    actor: str = Field(default="", max_length=ACTOR_SIZE_MAX)
+
+
+class RekeyRequest(BaseModel):
+    """Meters that are to agree on new keys."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    meters: list[Annotated[str, Field(max_length=TEXT_SIZE_MAX)]] = Field(
+        min_length=1, max_length=METER_COUNT_MAX
+    )
+
+
+class RotationRequest(BaseModel):
+    """The root's statement on the next key, in hex; without one the next key is made."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    statement: str | None = Field(default=None, max_length=KEY_TEXT_SIZE_MAX)
+
+
+class FinishRequest(BaseModel):
+    """With `force` the old key goes though meters have yet to confirm the new one."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    force: bool = False
 
 
 class ReadRequest(BaseModel):
@@ -70,6 +111,7 @@ def make_api(operations: Operations, *, version: str = "") -> FastAPI:
     install(api)
     api.add_middleware(_BodyBound)
     _add_meters(api, operations)
+    _add_keys(api, operations)
     _add_readings(api, operations)
     _add_reads(api, operations)
 
@@ -93,23 +135,99 @@ def _add_meters(api: FastAPI, operations: Operations) -> None:
     @api.post("/v1/meters")
     async def enrol(
         devices: Annotated[list[DeviceRequest], Field(max_length=DEVICE_COUNT_MAX)],
+        actor: Annotated[str, Query(max_length=ACTOR_SIZE_MAX)] = "",
     ) -> d.EnrolmentDocument:
         """Enrol meters: all of the list, or none."""
         rows = [(f"/{i}", device.meter, device.public_key) for i, device in enumerate(devices)]
         # Every key is a point to be checked: a long list must not hold up the meters.
         checked = await asyncio.to_thread(check_devices, rows)
-        enrolled = await operations.enrol(checked)
-        return d.EnrolmentDocument(enrolled.new, enrolled.known)
+        enrolled = await operations.enrol(checked, actor=actor)
+        return d.EnrolmentDocument(enrolled.new, enrolled.known, enrolled.moved)
 
     @api.get("/v1/meters/{meter}")
     async def meter(meter: str) -> d.MeterDocument:
         """One meter of the registry."""
         return d.meter_document(await operations.meter(_meter(meter)))
 
+    @api.get("/v1/meters/{meter}/history")
+    async def history(meter: str, limit: Limit = 100) -> d.HistoryDocument:
+        """Every step that was taken with the meter, and what its maker says of it."""
+        identifier = _meter(meter)
+        return d.history_document(identifier, *await operations.history(identifier, limit=limit))
+
+    @api.post("/v1/standing")
+    async def change_standing(wish: StepRequest) -> d.StandingDocument:
+        """Take a step with meters: with all of the list, or with none. In force when answered."""
+        meters = [_meter(meter) for meter in wish.meters]
+        outcome = await operations.change_standing(
+            meters, Step[wish.step.upper()], reason=wish.reason, actor=wish.actor
+        )
+        return d.standing_document(outcome)
+
+    @api.post("/v1/rekeys")
+    async def rekey(wish: RekeyRequest) -> d.StandingDocument:
+        """End the sessions with meters, so that each agrees on new keys when it next speaks."""
+        outcome = await operations.rekey([_meter(meter) for meter in wish.meters])
+        return d.standing_document(outcome)
+
+    @api.post("/v1/shipments")
+    async def import_shipment(
+        request: Request,
+        manufacturer_key: Annotated[str | None, Query(max_length=KEY_TEXT_SIZE_MAX)] = None,
+        enrol: bool = False,
+        dry_run: bool = False,
+        actor: Annotated[str, Query(max_length=ACTOR_SIZE_MAX)] = "",
+    ) -> d.EnrolmentDocument:
+        """Import a manufacturer's shipment file, CSV or CBOR, as the body: all of it, or nothing.
+
+        With `enrol` its meters may join at once; with `dry_run` only the outcome is told.
+        """
+        enrolled = await operations.import_shipment(
+            await request.body(),
+            manufacturer_key=manufacturer_key,
+            may_join=enrol,
+            is_rehearsal=dry_run,
+            actor=actor,
+        )
+        return d.EnrolmentDocument(enrolled.new, enrolled.known, enrolled.moved)
+
+    @api.get("/v1/suspicions")
+    async def suspicions() -> d.SuspicionsDocument:
+        """Meters of which there seem to be two, one a copy of the other."""
+        return d.suspicions_document(await operations.suspicions())
+
+    @api.delete("/v1/suspicions/{meter}")
+    async def dismiss(meter: str) -> d.DismissalDocument:
+        """Suspect a meter no more."""
+        return d.DismissalDocument(await operations.dismiss(_meter(meter)))
+
     @api.get("/v1/meters/{meter}/log")
     async def log(meter: str, limit: Limit = 100) -> d.LogDocument:
         """What the meter logged, as far as it was reported."""
         return d.log_document(await operations.log(_meter(meter), limit=limit))
+
+
+def _add_keys(api: FastAPI, operations: Operations) -> None:
+    @api.get("/v1/keys")
+    async def keys() -> d.KeysDocument:
+        """The head-end's keys, and how many meters confirmed each."""
+        return d.keys_document(await operations.keys())
+
+    @api.post("/v1/keys/next")
+    async def begin(wish: RotationRequest) -> d.KeysDocument:
+        """Make the next key; or, with the root's statement on it, begin to tell the meters."""
+        statement = None
+        if wish.statement is not None:
+            try:
+                statement = bytes.fromhex(wish.statement)
+            except ValueError:
+                raise BadWish("the statement is not in hex") from None
+        return d.keys_document(await operations.begin_rotation(statement))
+
+    @api.post("/v1/keys/finish")
+    async def finish(wish: FinishRequest) -> d.KeysDocument:
+        """Let the next key take the old one's place."""
+        return d.keys_document(await operations.finish_rotation(is_forced=wish.force))
 
 
 def _add_readings(api: FastAPI, operations: Operations) -> None:

@@ -8,19 +8,21 @@ multiplier applied. A reader ignores keys that it does not know.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from amistack.identifiers import format_eui64
+from amistack.identifiers import Eui64, format_eui64
 from amistack.model import RegistrationReason
-from headend.domain.meters import ChannelRecord, RegistrationRecord
+from headend.domain.meters import ChannelRecord, RegistrationRecord, Suspicion
 from headend.domain.readings import LogRecord, OnDemandRead
 from headend.domain.spread import Spread
+from headend.domain.standing import DeviceDetails, StandingChange
+from headend.lifecycle.rotation import RotationState
 from headend.mdm.days import format_day
 from headend.mdm.readings import ChannelDay, ReadNow
 from headend.southbound.ledger import Tally
 from headend.status import Status
-from headend.store.interface import MeterOverview
+from headend.store.interface import MeterOverview, StandingChanged
 
 Number = int | float
 
@@ -47,6 +49,9 @@ class CountsDocument:
     quarantined: int
     reads_asked: int
     reads_answered: int
+    suspected: int
+    standing: Mapping[str, int] = field(default_factory=dict)
+    """How many meters stand where in the registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,8 @@ class CommitsDocument:
 class StatusDocument:
     """How the head-end is. All that is counted by name is since `started_at`.
 
-    `reconciles`: every uplink that came is stored, answered, refused or pending.
+    `reconciles`: every uplink that came is stored, answered, refused or pending. `clock_doubt`: why
+    the host's clock is not believed, so that no time is served.
     """
 
     version: str
@@ -111,6 +117,7 @@ class StatusDocument:
     commits: CommitsDocument
     link: Mapping[str, int]
     capture: Mapping[str, int]
+    clock_doubt: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +171,76 @@ class MeterPage:
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentDocument:
-    """How many meters were new, and how many were known with the same key."""
+    """How many meters were new, and how many were known with the same key.
+
+    `moved` counts those among the known that were only known from a shipment, and may join now.
+    """
 
     new: int
     known: int
+    moved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StandingDocument:
+    """What a step came to: the meters that were moved, and how many others were there before."""
+
+    changed: tuple[str, ...]
+    already: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepDocument:
+    """One step of a meter's history: `state` is where it stood after it."""
+
+    number: int
+    at: str
+    step: str
+    state: str
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryDocument:
+    """Every step taken with a meter, newest first, and what its maker says of it, empty if not."""
+
+    meter: str
+    manufacturer: str
+    model: str
+    serial: str
+    hardware: str
+    firmware: str
+    steps: tuple[StepDocument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDocument:
+    """One of the head-end's keys, and how many meters in service confirmed it.
+
+    `stage`: current, to be signed, on offer. `epoch` is the root's, null before it has signed.
+    """
+
+    kid: str
+    public_key: str
+    epoch: int | None
+    stage: str
+    meters: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeysDocument:
+    """Where a change of the head-end's keys stands.
+
+    `next_epoch` is what the root's next statement needs; `unconfirmed` how many meters in service
+    have yet to confirm the newest key, null if none is on offer; `counters` what meters answered.
+    """
+
+    keys: tuple[KeyDocument, ...]
+    root_key: str | None
+    next_epoch: int
+    unconfirmed: int | None
+    counters: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +348,33 @@ class ReadsDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class SuspicionDocument:
+    """A meter of which there seem to be two, heard at the two paths; `sign` showed it last."""
+
+    meter: str
+    sign: str
+    first_at: str
+    last_at: str
+    count: int
+    path: str
+    other_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SuspicionsDocument:
+    """Every such meter, the latest first."""
+
+    suspicions: tuple[SuspicionDocument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DismissalDocument:
+    """Whether the meter was suspected until now."""
+
+    was_suspected: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceDocument:
     """One thing that is wrong with a request, and where (a JSON Pointer or a parameter)."""
 
@@ -324,6 +424,8 @@ def status_document(status: Status) -> StatusDocument:
             counts.quarantined,
             counts.reads_asked,
             counts.reads_answered,
+            counts.suspected,
+            {state.word: count for state, count in sorted(counts.standing.items())},
         ),
         {name: QueueDocument(*queue) for name, queue in measures.queues.items()},
         measures.counters,
@@ -342,6 +444,7 @@ def status_document(status: Status) -> StatusDocument:
         CommitsDocument(_spread(commits.sizes), _spread(commits.seconds), commits.failed_count),
         measures.link,
         measures.capture,
+        measures.clock_doubt,
     )
 
 
@@ -381,6 +484,24 @@ def meter_document(overview: MeterOverview) -> MeterDocument:
         None if overview.registration is None else _registration(overview.registration),
         None if overview.newest_day is None else format_day(overview.newest_day),
         overview.report_count,
+    )
+
+
+def suspicions_document(suspicions: Sequence[Suspicion]) -> SuspicionsDocument:
+    """Meters of which there seem to be two."""
+    return SuspicionsDocument(
+        tuple(
+            SuspicionDocument(
+                format_eui64(one.meter),
+                one.sign.value,
+                instant(one.first_at),
+                instant(one.last_at),
+                one.count,
+                one.path,
+                one.other_path,
+            )
+            for one in suspicions
+        )
     )
 
 
@@ -494,3 +615,48 @@ def log_document(entries: Iterable[LogRecord]) -> LogDocument:
             for entry in entries
         )
     )
+
+
+def history_document(
+    meter: Eui64, changes: Iterable[StandingChange], details: DeviceDetails | None
+) -> HistoryDocument:
+    """A meter's history."""
+    said = DeviceDetails() if details is None else details
+    return HistoryDocument(
+        format_eui64(meter),
+        said.manufacturer,
+        said.model,
+        said.serial,
+        said.hardware,
+        said.firmware,
+        tuple(
+            StepDocument(
+                one.number,
+                instant(one.at_ms / 1000),
+                one.step.word,
+                one.state.word,
+                one.actor,
+                one.reason,
+            )
+            for one in changes
+        ),
+    )
+
+
+def keys_document(state: RotationState) -> KeysDocument:
+    """Where a change of the head-end's keys stands."""
+    return KeysDocument(
+        tuple(
+            KeyDocument(key.kid.hex(), key.public_key.hex(), key.epoch, key.stage, key.meter_count)
+            for key in state.keys
+        ),
+        None if state.root is None else state.root.hex(),
+        state.next_epoch,
+        state.unconfirmed_count,
+        dict(state.counters),
+    )
+
+
+def standing_document(outcome: StandingChanged) -> StandingDocument:
+    """What a step came to."""
+    return StandingDocument(tuple(map(format_eui64, outcome.changed)), outcome.already)

@@ -74,7 +74,7 @@ class _HeadEndCollector(Collector):
         measures = self._operations.measures()
         return itertools.chain(
             _about(measures), _uplinks(measures), _oddities(measures), _queues(measures),
-            _sessions(measures), _store(measures), _datagrams(measures),
+            _sessions(measures), _store(measures), _clock(measures), _datagrams(measures),
         )  # fmt: skip
 
 
@@ -183,6 +183,14 @@ def _store(measures: Measures) -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "headend_store_groups_failed", "Transactions rolled back.", value=commits.failed_count
+    )
+
+
+def _clock(measures: Measures) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "headend_clock_believed",
+        "1 if time is served to meters, 0 while the host's clock is in doubt.",
+        value=int(measures.clock_doubt is None),
     )
 
 

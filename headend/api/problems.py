@@ -21,13 +21,17 @@ from amistack.errors import ConfigError, StoreError
 from headend.api.documents import PlaceDocument, ProblemDocument
 from headend.domain.refusals import (
     BadEnrolment,
+    BadShipment,
     BadWish,
     EnrolmentRefused,
     Refusal,
+    RotationRefused,
+    StepRefused,
     Stopping,
     TooMany,
     UnknownMeter,
     UnknownRead,
+    standing,
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -38,6 +42,9 @@ _KINDS: Final[Mapping[type[Exception], tuple[HTTPStatus, str, str]]] = {
     UnknownRead: (HTTPStatus.NOT_FOUND, "unknown-read", "Unknown on-demand read"),
     EnrolmentRefused: (HTTPStatus.CONFLICT, "enrolment-conflict", "Known with another key"),
     BadEnrolment: (HTTPStatus.UNPROCESSABLE_ENTITY, "bad-enrolment", "Nothing was enrolled"),
+    BadShipment: (HTTPStatus.UNPROCESSABLE_ENTITY, "bad-shipment", "Nothing was imported"),
+    StepRefused: (HTTPStatus.CONFLICT, "no-such-step", "Nothing was changed"),
+    RotationRefused: (HTTPStatus.CONFLICT, "no-rotation", "The head-end's keys stay"),
     BadWish: (HTTPStatus.UNPROCESSABLE_ENTITY, "bad-request", "Cannot be granted"),
     ConfigError: (HTTPStatus.UNPROCESSABLE_ENTITY, "bad-request", "Cannot be granted"),
     TooMany: (HTTPStatus.SERVICE_UNAVAILABLE, "too-many", "Too many at once"),
@@ -86,7 +93,7 @@ async def _answer_refusal(_: Request, error: Exception) -> Response:
         facts for known in type(error).__mro__ if (facts := _KINDS.get(known)) is not None
     )
     errors: list[PlaceDocument] = []
-    if isinstance(error, BadEnrolment):
+    if isinstance(error, BadEnrolment | BadShipment):
         for said in error.problems:
             place, _colon, detail = said.partition(": ")
             errors.append(PlaceDocument(place, detail or said))
@@ -94,6 +101,8 @@ async def _answer_refusal(_: Request, error: Exception) -> Response:
         errors = [
             PlaceDocument(meter.hex(), "known with another public key") for meter in error.meters
         ]
+    elif isinstance(error, StepRefused):
+        errors = [PlaceDocument(meter.hex(), standing(state)) for meter, state in error.meters]
     return problem(status, str(error), kind=kind, title=title, errors=errors)
 
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from amistack.errors import AmiError, ConfigError
 from amistack.identifiers import Eui64, parse_eui64
+from headend.cli.pki import add_pki_commands
+from headend.cli.registry import actor, add_meter_commands, add_shipment_commands
 
 if TYPE_CHECKING:
     from headend.client import HeadEndClient
@@ -70,9 +72,16 @@ def _parser() -> argparse.ArgumentParser:
     enrol.add_argument("file", type=Path, metavar="FILE", help="lines of EUI-64,public key")
     _add_socket(enrol)
 
-    meters = _add(commands, "meters", _meters, "list the meters")
+    meters = _add(commands, "meters", _meters, "list the meters, or say where they stand")
     _add_json(meters)
     _add_socket(meters)
+    add_meter_commands(meters, connect=_client, add_options=_add_below)
+
+    pki = commands.add_parser("pki", help="the head-end's keys, and what vouches for them")
+    add_pki_commands(pki, connect=_client, add_socket=_add_socket, add_config=_add_config)
+
+    shipment = commands.add_parser("shipment", help="take in what a manufacturer delivered")
+    add_shipment_commands(shipment, connect=_client, add_options=_add_outcome)
 
     read = _add(commands, "read", _read, "read one meter now")
     _add_meter(read)
@@ -92,6 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     forms.add_argument("--csv", action="store_true", help="print a line for each interval")
     _add_json(forms)
     _add_socket(readings)
+
+    clones = _add(commands, "clones", _clones, "list meters of which there seem to be two")
+    clones.add_argument("--dismiss", metavar="METER", help="it was looked into: suspect it no more")
+    _add_json(clones)
+    _add_socket(clones)
 
     status = _add(commands, "status", _status, "show how the head-end is")
     _add_json(status)
@@ -132,6 +146,20 @@ def _add_socket(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--socket", type=Path, metavar="PATH", help="the head-end's socket, if not by its settings"
     )
+
+
+def _add_outcome(command: argparse.ArgumentParser) -> None:
+    _add_json(command)
+    _add_socket(command)
+
+
+def _add_below(command: argparse.ArgumentParser) -> None:
+    """The options of a command whose parent has them too: what stood before is not overruled."""
+    for name, what in (("--config", "FILE"), ("--socket", "PATH")):
+        command.add_argument(
+            name, type=Path, metavar=what, default=argparse.SUPPRESS, help="as above"
+        )
+    command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as above")
 
 
 def _add_json(command: argparse._ActionsContainer) -> None:
@@ -187,9 +215,11 @@ def _enrol(options: argparse.Namespace) -> int:
         raise ConfigError(f"{options.file}: {error}") from None
     with _client(options) as client:
         enrolled = client.enrol(
-            (format_eui64(device.meter), device.public_key.hex()) for device in devices
+            ((format_eui64(device.meter), device.public_key.hex()) for device in devices),
+            actor=actor(),
         )
-    print(f"{enrolled.new} enrolled, {enrolled.known} known already")
+    moved = f", {enrolled.moved} of them enrolled now" if enrolled.moved else ""
+    print(f"{enrolled.new} enrolled, {enrolled.known} known already{moved}")
     return 0
 
 
@@ -238,6 +268,20 @@ def _readings(options: argparse.Namespace) -> int:
             print(f"headend: {other_count} intervals are not in Wh: see --json", file=sys.stderr)
     else:
         print(show.readings_table(found.readings))
+    return 0
+
+
+def _clones(options: argparse.Namespace) -> int:
+    from headend.cli import show
+
+    with _client(options) as client:
+        if options.dismiss is not None:
+            meter = parse_eui64(options.dismiss)
+            if not client.dismiss(meter).was_suspected:
+                raise ConfigError(f"meter {options.dismiss} is not suspected of anything")
+            return 0
+        found = client.suspicions()
+    print(show.as_json(found) if options.json else show.suspicions(found.suspicions))
     return 0
 
 

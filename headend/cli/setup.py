@@ -31,6 +31,10 @@ TEMPLATE: Final = """\
 [identity]
 # The private key. Every meter trusts its public half: keep a copy in a safe place.
 # key = "headend-key.pem"
+# The public key of the root that vouches for later keys: `headend pki root init` prints it.
+# root_key = "66 hex digits"
+# The file with the secret that seals keys at rest: `headend pki secret FILE` makes one.
+# secret = "headend-secret"
 
 [metrics]
 # Where Prometheus finds the metrics: a TCP address, unprotected. Nowhere without it.
@@ -69,16 +73,18 @@ def init(directory: Path, listen: str | None, advertise: str | None) -> int:
             raise ConfigError(f"{file} cannot be written: {error.strerror or error}") from error
         _note(f"{file} written")
     settings = read_settings(file)
-    key = settings.identity.key
+    key, secret = settings.identity.key, settings.identity.find_secret()
     if key.exists():
         _note(f"{key} is there already and stays as it is")
     else:
-        save_key(key, make_key())
+        save_key(key, make_key(), secret)
         _note(f"{key} written: keep a copy in a safe place, every meter trusts it")
-    public_key = public_key_of(key)
+    public_key = public_key_of(key, secret)
     address = advertise or _advertised(*settings.server.address)
     _note("every meter's meterd.toml needs these lines:")
     print(f'[headend]\naddress = "{address}"\npublic_key = "{public_key}"')
+    if settings.identity.root_key is not None:
+        print(f'root_key = "{settings.identity.root_key}"')
     return 0
 
 

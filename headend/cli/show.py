@@ -16,6 +16,7 @@ from headend.api.documents import (
     MeterDocument,
     ReadDocument,
     StatusDocument,
+    SuspicionDocument,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def meters(documents: Sequence[MeterDocument]) -> str:
     rows = [
         (
             meter.meter,
+            meter.state,
             "yes" if meter.is_secured else "no",
             "yes" if meter.registration else "no",
             meter.newest_day or "-",
@@ -69,8 +71,18 @@ def meters(documents: Sequence[MeterDocument]) -> str:
         )
         for meter in documents
     ]
-    header = ("METER", "SECURED", "REGISTERED", "NEWEST DAY", "REPORTS", "PATH")
+    header = ("METER", "STATE", "SECURED", "REGISTERED", "NEWEST DAY", "REPORTS", "PATH")
     return table(header, rows) if rows else "no meters are enrolled: `headend enrol FILE`"
+
+
+def suspicions(documents: Sequence[SuspicionDocument]) -> str:
+    """Meters of which there seem to be two, as a table."""
+    rows = [
+        (one.meter, one.last_at, str(one.count), one.path, one.other_path, one.sign)
+        for one in documents
+    ]
+    header = ("METER", "LAST SEEN", "TIMES", "HEARD AT", "AND AT", "SIGN")
+    return table(header, rows) if rows else "no meter is suspected of having been copied"
 
 
 def status(document: StatusDocument) -> str:
@@ -78,7 +90,8 @@ def status(document: StatusDocument) -> str:
     counts = document.counts
     days = [(f"reports of {day}", str(n)) for day, n in document.counts.reports_of_day.items()]
     stored = [
-        ("meters enrolled", str(counts.meters)),
+        ("meters enrolled", str(counts.standing.get("enrolled", 0))),
+        *_elsewhere(counts.standing),
         ("with a session", str(counts.secured)),
         ("registered", str(counts.registered)),
         ("daily reports", str(counts.reports)),
@@ -87,10 +100,16 @@ def status(document: StatusDocument) -> str:
         ("log entries", str(counts.log_entries)),
         ("set aside", str(counts.quarantined)),
         ("on-demand reads", f"{counts.reads_asked}, {counts.reads_answered} answered"),
+        *([("meters that seem copied", str(counts.suspected))] if counts.suspected else []),
     ]
     queues = [(name, f"{queue.depth} of {queue.bound}") for name, queue in document.queues.items()]
     since = f"up since {document.started_at} (now {document.at})"
     lines = [f"head-end {document.version} on udp {document.listen}, {since}"]
+    if document.clock_doubt:
+        lines += [
+            "",
+            f"THIS HOST'S CLOCK IS IN DOUBT, so no time is served: {document.clock_doubt}",
+        ]
     if not document.reconciles:
         lines += ["", "UPLINKS DO NOT ADD UP: some were lost, or counted twice; keep the log"]
     for title, pairs in (
@@ -256,6 +275,12 @@ def _energy(value: float | None, unit: str) -> str:
     if value is None:
         return "not known: the channel was never declared"
     return f"{value / 1000:.3f} kWh" if unit == WATT_HOURS else f"{_number(value)} {unit}"
+
+
+def _elsewhere(standing: Mapping[str, int]) -> list[tuple[str, str]]:
+    """How many meters are known, suspended, revoked or retired, if there are any."""
+    others = [f"{count} {state}" for state, count in standing.items() if state != "enrolled"]
+    return [("other meters", ", ".join(others))] if others else []
 
 
 def _number(value: float | None) -> str:

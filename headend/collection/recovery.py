@@ -44,7 +44,11 @@ class Recovery:
 
     async def start(self) -> None:
         """Take up who is still to be asked."""
-        self._waiting = set(await self._store.recalls())
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Look again who is to be asked: meters may have been enrolled since."""
+        self._waiting |= set(await self._store.recalls())
 
     def stop(self) -> None:
         """Ask nobody any more."""

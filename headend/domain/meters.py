@@ -9,9 +9,25 @@ from amistack.identifiers import Eui64
 
 
 class MeterState(enum.IntEnum):
-    """Where a meter stands in the registry; only an enrolled one may open a session."""
+    """Where a meter stands in the registry; only an enrolled one may open a session.
+
+    The numbers are stored; headend/domain/standing.py has the moves between them.
+    """
 
     ENROLLED = 1
+    KNOWN = 2
+    """Its key came in a shipment; it may not join yet."""
+    SUSPENDED = 3
+    """For now: nothing of it is taken; its session waits."""
+    REVOKED = 4
+    """For ever: its key is not trusted any more."""
+    RETIRED = 5
+    """Out of service; what it reported stays."""
+
+    @property
+    def word(self) -> str:
+        """As it is written in commands and documents."""
+        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +63,45 @@ class StoredSession:
     window: tuple[int, int]
     established_at: int
     is_window_doubtful: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FormerSession:
+    """The security context that a meter had before its present one; `replaced_at` UTC s."""
+
+    meter: Eui64
+    recipient_id: bytes
+    sender_id: bytes
+    master_secret: bytes
+    master_salt: bytes
+    algorithm: int
+    window: tuple[int, int]
+    replaced_at: int
+
+
+class CloneSign(enum.Enum):
+    """What showed that two devices hold the keys of one meter."""
+
+    NUMBER_TAKEN = "two messages under one number"
+    NUMBER_BEHIND = "numbers out of order"
+    FORMER_SESSION = "speaks in a session that was replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A meter of which there seem to be two, one perhaps a copy of the other.
+
+    `path` is where the message came from that showed it last, `other_path` where the meter had
+    been heard before; `count` how often it was seen. UTC s.
+    """
+
+    meter: Eui64
+    sign: CloneSign
+    first_at: int
+    last_at: int
+    count: int
+    path: str
+    other_path: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from amistack.identifiers import Eui64
+from amistack.values import frozen_value
 
 
 class Method(enum.IntEnum):
@@ -27,7 +28,7 @@ class BlockFlag(enum.IntFlag):
     """The meter's clock was unset, doubtful, or far from the head-end's."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class DayBlock:
     """One channel's day: key (meter, channel, day), values packed as they came.
 
@@ -48,7 +49,7 @@ class DayBlock:
     flags: BlockFlag
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class ReportRecord:
     """That a day's report came, and its provenance; clock is the meter's own at sending, UTC s.
 
@@ -64,7 +65,7 @@ class ReportRecord:
     offset_min: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class LogRecord:
     """One entry of a meter's event log: key (meter, sequence); `at` UTC s by the meter's clock."""
 

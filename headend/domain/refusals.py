@@ -6,6 +6,8 @@ from typing import Final
 
 from amistack.errors import AmiError
 from amistack.identifiers import Eui64, format_eui64
+from headend.domain.meters import MeterState
+from headend.domain.standing import Step
 
 NAMED_MAX: Final = 5
 """Meters or lines that one message names; the rest are counted."""
@@ -47,6 +49,30 @@ class BadEnrolment(Refusal):
         self.problems = problems
 
 
+class BadShipment(Refusal):
+    """Something in a shipment file is wrong, so nothing was taken; `problems` names every place."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__(f"nothing was imported: {listed(problems)}")
+        self.problems = problems
+
+
+class StepRefused(Refusal):
+    """For these meters there is no such step, so nothing was changed; None: not in the registry."""
+
+    def __init__(
+        self, step: Step | None, meters: tuple[tuple[Eui64, MeterState | None], ...]
+    ) -> None:
+        names = listed([f"{format_eui64(m)} ({standing(state)})" for m, state in meters])
+        what = "it can" if step is None else f"{step.word} can"
+        super().__init__(f"nothing was changed: {what}not be done with {names}")
+        self.meters = meters
+
+
+class RotationRefused(Refusal):
+    """The head-end's keys cannot be changed so now; the message says why and what to do."""
+
+
 class EnrolmentRefused(Refusal):
     """These meters are known with another key, so nothing was enrolled."""
 
@@ -54,6 +80,11 @@ class EnrolmentRefused(Refusal):
         names = listed([format_eui64(meter) for meter in meters], between=", ")
         super().__init__(f"nothing was enrolled: known with another public key: {names}")
         self.meters = meters
+
+
+def standing(state: MeterState | None) -> str:
+    """Where a meter stands, in words."""
+    return "not in the registry" if state is None else state.word
 
 
 def listed(items: list[str] | tuple[str, ...], *, between: str = "; ") -> str:

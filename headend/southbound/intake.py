@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,7 @@ import cbor2
 
 from amistack.coap.codes import Code
 from amistack.coap.message import Message
+from amistack.coap.options import OptionNumber
 from amistack.errors import AmiError, CoapError, ModelError
 from amistack.identifiers import Eui64, format_eui64
 from amistack.model import (
@@ -39,8 +40,10 @@ from amistack.model import (
     Verdict,
     kept_indices,
 )
+from amistack.model.plain import read_plain, write_plain_acknowledgement
 from amistack.model.quality import runs_to_tree
 from amistack.model.resources import REGISTRATION, REPORT, TIME
+from amistack.values import frozen_value
 from headend.domain.meters import ChannelRecord, RegistrationRecord
 from headend.domain.readings import (
     BlockFlag,
@@ -50,6 +53,7 @@ from headend.domain.readings import (
     QuarantinedRecord,
     ReportRecord,
 )
+from headend.southbound.known import Channels, KnownMeters
 from headend.store.interface import Kept, Record
 
 MODEL_VERSION: Final = 1
@@ -59,6 +63,13 @@ DAY_AGE_MAX: Final = 3 * 366
 CLOCK_ERROR_MAX: Final = 120
 """Seconds that a meter's clock may be off before what it stamps is doubtful."""
 REASON_SIZE_MAX: Final = 64
+TIME_LATER_S: Final = 300
+"""Seconds after which a meter may ask again for the time, while ours is in doubt."""
+
+
+_UNFLAGGED: Final = BlockFlag(0)
+_CHANGED: Final = int(Code.CHANGED)
+_MODEL_OPTIONS: Final = Message.response(_CHANGED, content_format=CONTENT_FORMAT_V1).options
 
 
 class Refused(AmiError):
@@ -70,16 +81,26 @@ class Refused(AmiError):
         self.answer = answer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class Uplink:
-    """One authentic request of a meter; `received_ms` UTC."""
+    """One authentic request of a meter; `received_ms` UTC.
+
+    `is_time_known`: the clock that gave it can be believed. If not, no time is told, and nothing
+    is judged by it.
+    """
 
     meter: Eui64
     message: Message
     received_ms: int
+    is_time_known: bool = True
+
+    @property
+    def told_ms(self) -> int:
+        """What the meter is told of `received_ms`: 0 where that is not known."""
+        return self.received_ms if self.is_time_known else 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class Taken:
     """What an uplink comes to: records to commit, and the answer once that is done.
 
@@ -107,42 +128,13 @@ class _Sorted:
         self.verdicts.append(Verdict(place, disposition, shorten(reason)))
 
 
-class ChannelSets:
-    """What every meter's channels mean, by the version of its registration they stand in.
-
-    Bounded by the registry: an entry is made only for what an enrolled meter registered.
-    """
-
-    def __init__(self) -> None:
-        self._sets: dict[tuple[Eui64, int], tuple[ChannelRecord, ...]] = {}
-        self._offsets: dict[Eui64, int] = {}
-        # Most meters of a fleet declare the same: one copy serves them all.
-        self._shared: dict[tuple[ChannelRecord, ...], tuple[ChannelRecord, ...]] = {}
-
-    def add(self, meter: Eui64, channel_set: int, channels: Iterable[ChannelRecord]) -> None:
-        """Note what the channels of a set mean; a later declaration replaces an earlier one."""
-        declared = tuple(channels)
-        self._sets[(meter, channel_set)] = self._shared.setdefault(declared, declared)
-
-    def set_offset(self, meter: Eui64, offset_min: int) -> None:
-        """Note the standard-time offset in which a meter counts its days from now on."""
-        self._offsets[meter] = offset_min
-
-    def offset_of(self, meter: Eui64) -> int:
-        """A registered meter's standard-time offset in minutes."""
-        return self._offsets.get(meter, 0)
-
-    def find(self, meter: Eui64, channel_set: int) -> dict[int, ChannelRecord] | None:
-        """The channels of a set by their number, or None if it was never declared."""
-        channels = self._sets.get((meter, channel_set))
-        return None if channels is None else {channel.number: channel for channel in channels}
-
-
 class Intake:
     """Decides what is kept of what meters send."""
 
-    def __init__(self, channel_sets: ChannelSets) -> None:
-        self._channel_sets = channel_sets
+    def __init__(self, known: KnownMeters) -> None:
+        self._known = known
+        self.on_clock: Callable[[Eui64, float], None] | None = None
+        """Told of each meter whose clock is set, and how many s it is ahead of ours."""
         self.flagged: Counter[str] = Counter()
         self.quarantined: Counter[str] = Counter()
 
@@ -161,6 +153,12 @@ class Intake:
         if path == TIME:
             if uplink.message.code != Code.GET:
                 raise Refused("method not allowed", _plain(Code.METHOD_NOT_ALLOWED))
+            _expect_accept(uplink.message)
+            if not uplink.is_time_known:
+                raise Refused(
+                    "own clock in doubt",
+                    Message.response(Code.SERVICE_UNAVAILABLE, max_age=TIME_LATER_S),
+                )
             return Taken((), lambda _, held_ms: _time(uplink, held_ms))
         raise Refused("no such resource", _plain(Code.NOT_FOUND))
 
@@ -186,11 +184,9 @@ class Intake:
         record = record_of(registration, uplink.received_ms // 1000)
 
         def answer(_: tuple[Kept, ...], held_ms: int) -> Message:
-            self._channel_sets.add(record.meter, record.channel_set, record.channels)
-            self._channel_sets.set_offset(record.meter, record.standard_offset_min)
-            acknowledgement = RegistrationAcknowledgement(
-                uplink.received_ms, held_ms, MODEL_VERSION
-            )
+            self._known.add(record.meter, record.channel_set, record.channels)
+            self._known.set_offset(record.meter, record.standard_offset_min)
+            acknowledgement = RegistrationAcknowledgement(uplink.told_ms, held_ms, MODEL_VERSION)
             return Message.response(
                 Code.CHANGED,
                 payload=acknowledgement.encode(),
@@ -202,6 +198,9 @@ class Intake:
     # Reports
 
     def _take_report(self, uplink: Uplink) -> Taken:
+        taken = self._take_plain(uplink)
+        if taken is not None:
+            return taken
         sorted_ = _Sorted()
         try:
             report, verdicts = DailyReport.decode_leniently(uplink.message.payload)
@@ -218,16 +217,84 @@ class Intake:
             lambda kept, held_ms: self._acknowledge(sorted_, uplink, kept, held_ms),
         )
 
+    def _take_plain(self, uplink: Uplink) -> Taken | None:
+        """A report of the common form about which there is nothing to say, or None.
+
+        It is kept and answered exactly as the careful way would, which takes everything else.
+        """
+        report = read_plain(uplink.message.payload)
+        if report is None:
+            return None
+        meter, known = uplink.meter, self._known
+        channel_set, day, clock_s, clock_state, blocks, entries = report
+        received_s = uplink.received_ms // 1000
+        today = received_s // DAY_S
+        channels = known.find(meter, channel_set)
+        if (
+            channels is None
+            or not blocks
+            or clock_state is not ClockState.SET
+            or not -CLOCK_ERROR_MAX <= clock_s - received_s <= CLOCK_ERROR_MAX
+            or not today - DAY_AGE_MAX <= day <= today + 1
+        ):
+            return None
+        records: list[Record] = []
+        for number, interval_s, opening, advance, packed, total, least in blocks:
+            channel = channels.get(number)
+            if (
+                channel is None
+                or channel.interval_s != interval_s
+                or total != advance
+                or ((least < 0 or advance < 0) and _is_one_way(channel.reading_type))
+            ):
+                return None
+            records.append(
+                DayBlock(
+                    meter,
+                    number,
+                    day,
+                    channel_set,
+                    interval_s,
+                    opening,
+                    advance,
+                    packed,
+                    b"",
+                    _UNFLAGGED,
+                )
+            )
+        for sequence, at, event in entries:
+            records.append(LogRecord(meter, sequence, at, event, "", is_time_doubtful=False))
+        records.append(
+            ReportRecord(
+                meter, day, Method.SCHEDULE, clock_s, ClockState.SET, known.offset_of(meter)
+            )
+        )
+        if self.on_clock is not None:
+            self.on_clock(meter, clock_s - uplink.received_ms / 1000)
+        block_count = len(blocks)
+
+        def answer(kept: tuple[Kept, ...], held_ms: int) -> Message:
+            if Kept.CONFLICT not in kept:
+                payload = write_plain_acknowledgement(uplink.told_ms, held_ms)
+                if payload is not None:
+                    return Message(_CHANGED, options=_MODEL_OPTIONS, payload=payload)
+            places = [RecordRef(RecordKind.BLOCK, index) for index in range(block_count)]
+            places += [RecordRef(RecordKind.ENTRY, index) for index in range(len(entries))]
+            sorted_ = _Sorted(places=[*places, None])
+            return self._acknowledge(sorted_, uplink, kept, held_ms)
+
+        return Taken(tuple(records), answer)
+
     def _sort(
         self, sorted_: _Sorted, uplink: Uplink, report: DailyReport, unreadable: list[Verdict]
     ) -> None:
         today = uplink.received_ms // 1000 // DAY_S
-        if not today - DAY_AGE_MAX <= report.day <= today + 1:
+        if uplink.is_time_known and not today - DAY_AGE_MAX <= report.day <= today + 1:
             self._set_aside_all(
                 sorted_, uplink, Disposition.QUARANTINED, f"day {report.day} is out of range"
             )
             return
-        channels = self._channel_sets.find(uplink.meter, report.channel_set)
+        channels = self._known.find(uplink.meter, report.channel_set)
         if channels is None:
             self._set_aside_all(
                 sorted_,
@@ -268,18 +335,21 @@ class Intake:
                     Method.SCHEDULE,
                     report.clock.utc_s,
                     report.clock.state,
-                    self._channel_sets.offset_of(uplink.meter),
+                    self._known.offset_of(uplink.meter),
                 )
             )
 
     def _judge_clock(self, uplink: Uplink, report: DailyReport) -> BlockFlag:
+        if self.on_clock is not None and report.clock.state is ClockState.SET:
+            self.on_clock(uplink.meter, report.clock.utc_s - uplink.received_ms / 1000)
         error_s = abs(report.clock.utc_s - uplink.received_ms // 1000)
-        if report.clock.state is ClockState.SET and error_s <= CLOCK_ERROR_MAX:
+        is_right = error_s <= CLOCK_ERROR_MAX or not uplink.is_time_known
+        if report.clock.state is ClockState.SET and is_right:
             return BlockFlag(0)
         self.flagged["clock doubtful"] += 1
         return BlockFlag.CLOCK_DOUBTFUL
 
-    def _judge_block(self, block: IntervalBlock, channels: dict[int, ChannelRecord]) -> BlockFlag:
+    def _judge_block(self, block: IntervalBlock, channels: Channels) -> BlockFlag:
         """What is odd about a block. Raises ModelError if it cannot be taken for what it says."""
         channel = channels.get(block.channel)
         if channel is None:
@@ -292,9 +362,7 @@ class Intake:
         flags = BlockFlag(0)
         if not block.has_missing and sum(known) != block.advance:
             flags |= BlockFlag.SUM_MISMATCH
-        direction = _flow_direction(channel.reading_type)
-        is_one_way = direction in (FlowDirection.FORWARD, FlowDirection.REVERSE)
-        if is_one_way and (block.advance < 0 or (known and min(known) < 0)):
+        if _is_one_way(channel.reading_type) and (block.advance < 0 or (known and min(known) < 0)):
             flags |= BlockFlag.NEGATIVE
         for flag in flags:
             self.flagged[_words(flag)] += 1
@@ -329,7 +397,7 @@ class Intake:
                 # Nothing of it is stored, so that it is flagged is not said any more.
                 verdicts = [verdict for verdict in verdicts if verdict.record != place]
                 verdicts.append(Verdict(place, Disposition.QUARANTINED, outcome.value))
-        acknowledgement = ReportAcknowledgement(uplink.received_ms, held_ms, tuple(verdicts))
+        acknowledgement = ReportAcknowledgement(uplink.told_ms, held_ms, tuple(verdicts))
         return Message.response(
             Code.CHANGED, payload=acknowledgement.encode(), content_format=CONTENT_FORMAT_V1
         )
@@ -383,9 +451,10 @@ def shorten(reason: str) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _flow_direction(reading_type: str) -> int:
-    """Field 5 of a reading type; a fleet has a handful of them."""
-    return ReadingType.parse(reading_type).flow_direction
+def _is_one_way(reading_type: str) -> bool:
+    """Whether such values never are below zero; a fleet has a handful of types."""
+    direction = ReadingType.parse(reading_type).flow_direction
+    return direction in (FlowDirection.FORWARD, FlowDirection.REVERSE)
 
 
 def _words(flags: BlockFlag) -> str:
@@ -407,6 +476,16 @@ def _expect(message: Message, code: Code) -> None:
         raise Refused(
             "unsupported content format",
             _plain(Code.UNSUPPORTED_CONTENT_FORMAT, f"expected {CONTENT_FORMAT_V1}"),
+        )
+    _expect_accept(message)
+
+
+def _expect_accept(message: Message) -> None:
+    """Refuse who wants the answer in another format than the one there is (RFC 7252 5.10.4)."""
+    if message.uint_option(OptionNumber.ACCEPT) not in (None, CONTENT_FORMAT_V1):
+        raise Refused(
+            "answer wanted in another format",
+            _plain(Code.NOT_ACCEPTABLE, f"expected {CONTENT_FORMAT_V1}"),
         )
 
 

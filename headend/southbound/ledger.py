@@ -30,7 +30,7 @@ Ticket = NewType("Ticket", int)
 """One uplink that waits for its commit."""
 
 
-class UplinkKind(enum.Enum):
+class UplinkKind(enum.StrEnum):
     """What an uplink is about, by the resource that it asks for."""
 
     REGISTRATION = "registration"

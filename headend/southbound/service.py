@@ -25,38 +25,58 @@ from amistack.links import UdpLink, open_udp
 from amistack.links.host import OpenLink
 from amistack.model import CONTENT_FORMAT_V1
 from amistack.model.resources import REGISTRATION, REPORT, TIME
+from amistack.session.combined import edhoc_attributes
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import meter_credential, meter_named
-from amistack.session.handshakes import WELL_KNOWN_EDHOC, CredentialWanted, SessionProposed
+from amistack.session.handshakes import (
+    WELL_KNOWN_EDHOC,
+    Answering,
+    CredentialWanted,
+    SessionProposed,
+)
+from amistack.session.key_limits import NUMBERS_MAX
 from amistack.session.oscore import (
     AES_CCM_16_64_128,
     SEQUENCE_NUMBER_MAX,
     ReplayWindow,
     SecurityContext,
 )
+from amistack.session.trust import OwnKeys
 from amistack.stack import (
     SEQUENCE_BLOCK,
     Event,
     HandshakeFailed,
     NumbersWanted,
+    NumberTaken,
+    ObservationEnded,
+    ObservationStale,
     RequestFailed,
     RequestId,
     SecureRequest,
     SecureResponse,
+    SessionWorn,
     Stack,
+    StrangeSession,
 )
 from headend.domain.asking import NotAnswered, Unreachable
 from headend.domain.meters import MeterState, RegistrationRecord, StoredSession
 from headend.domain.readings import DayBlock, LogRecord, QuarantinedRecord, ReportRecord
-from headend.southbound.intake import ChannelSets, Intake, Refused, Uplink
+from headend.southbound.clones import Clones
+from headend.southbound.intake import Intake, Refused, Uplink
+from headend.southbound.known import KnownMeters
 from headend.southbound.ledger import Ledger, Tally, kind_of
+from headend.southbound.own_clock import OwnClock
 from headend.southbound.paths import path_of, peer_of
 from headend.store.interface import (
+    FIRST,
+    EndSessions,
     KeepDelivery,
     KeepSession,
     Kept,
+    NotEnrolled,
     Outcome,
     Record,
+    Reserved,
     ReserveNumbers,
     Store,
 )
@@ -64,6 +84,8 @@ from headend.store.interface import (
 LATER_S: Final = 30
 """Seconds after which a meter may come again when the store is busy or failing."""
 RESERVE_RETRY_S: Final = 0.1
+PAGE_SIZE: Final = 1_000
+"""Meters that are taken from the store at a time at a start."""
 CHECK_S: Final = 5.0
 """Seconds between two looks at whether every uplink is accounted for."""
 
@@ -88,7 +110,13 @@ LINKS: Final = (
     Link(f"/{REGISTRATION}", ("amistack.registration",), content_formats=(CONTENT_FORMAT_V1,)),
     Link(f"/{REPORT}", ("amistack.report",), content_formats=(CONTENT_FORMAT_V1,)),
     Link(f"/{TIME}", ("amistack.time",), content_formats=(CONTENT_FORMAT_V1,)),
-    Link(f"/{WELL_KNOWN_EDHOC}", ("core.edhoc",)),
+    Link(
+        f"/{WELL_KNOWN_EDHOC}",
+        ("core.edhoc",),
+        attributes=edhoc_attributes(
+            methods=(3,), suites=(2, 3), credential_types=(1,), id_credential_types=(4,)
+        ),
+    ),
 )
 
 
@@ -105,10 +133,15 @@ class Southbound:
         wall: Callable[[], float],
         open_link: OpenLink = open_udp,
         on_heard: Callable[[Eui64], None] | None = None,
+        is_synchronised: Callable[[], bool] = lambda: False,
+        is_clock_vouched_for: bool = False,
+        own_keys: OwnKeys | None = None,
     ) -> None:
         """`wall` is UTC in seconds; `dice` draws what need not be secret.
 
         `on_heard` is told of a meter after each delivery of it that was committed.
+        `own_keys` are all that the head-end answers with, `key` among them; without them it alone.
+        `is_synchronised` asks the kernel for its clock; `is_clock_vouched_for`: see `OwnClock`.
         """
         self.on_heard = on_heard
         self._open_link = open_link
@@ -116,9 +149,15 @@ class Southbound:
         self._wall = wall
         self._wall_at_start = wall()
         self._start = asyncio.get_running_loop().time()
-        self._channel_sets = ChannelSets()
-        self._paths: dict[Eui64, str] = {}
-        self._stack = Stack(key=key, entropy=entropy, dice=dice, links=LINKS)
+        self._known = KnownMeters()
+        keys = OwnKeys(key) if own_keys is None else own_keys
+        self._stack = Stack(
+            key=key,
+            entropy=entropy,
+            dice=dice,
+            links=LINKS,
+            choose=lambda facts: Answering(*keys.choose(facts.ead)),
+        )
         self._link: UdpLink[Event] | None = None
         self._answers: dict[RequestId, asyncio.Future[Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,8 +168,16 @@ class Southbound:
         self._is_settle_due = False
         self._is_store_failing = False
         self._log = telemetry.logger()
-        self.intake = Intake(self._channel_sets)
+        self._own_clock = OwnClock(
+            wall=wall, is_synchronised=is_synchronised, is_vouched_for=is_clock_vouched_for
+        )
+        self._clock_doubt: str | None = None
+        self.intake = Intake(self._known)
+        self.intake.on_clock = self._own_clock.hear
         self.ledger = Ledger()
+        self.clones = Clones(
+            store=store, wall=wall, known_path=self.path_of, end_session=self._end_session
+        )
         self._opened_count = 0
         self._records: Counter[tuple[type[Record], Kept]] = Counter()
         self._refused: Counter[str] = Counter()
@@ -144,24 +191,50 @@ class Southbound:
 
         Raises LinkError when the socket cannot be had, StoreError when the store cannot be read.
         """
-        for session in await self._store.sessions():
-            context = restored(session, fence=self._line())
-            if context.next_sequence_number > SEQUENCE_NUMBER_MAX:
-                continue  # Used up: the meter is told that nobody knows it, and joins anew.
-            self._stack.add_session(
-                session.meter, context, is_window_doubtful=session.is_window_doubtful
-            )
-        for location in await self._store.locations():
-            self._paths[location.meter] = location.path
-        declared = await self._store.channel_sets()
-        # One set after the other, as they come: all of them at once would double the memory.
-        for (meter, channel_set), rows in itertools.groupby(declared, key=lambda row: row[:2]):
-            self._channel_sets.add(meter, channel_set, [channel for _, _, channel in rows])
-        for meter, offset_min in await self._store.offsets():
-            self._channel_sets.set_offset(meter, offset_min)
+        self._own_clock.newest_stored = await self._store.newest_at()
+        await self._load()
         self._link = await self._open_link(self._stack, self._on_event, host=host, port=port)
         self._keep_checking()
         return self._link.address
+
+    async def _load(self) -> None:
+        """Take every session and every meter from the store, some at a time.
+
+        All of them at once would double the memory, and leave it in pieces. Each meter's name is
+        kept once: the one of its session serves the other table as well.
+        """
+        store, known = self._store, self._known
+
+        def name_of(meter: Eui64) -> Eui64:
+            context = self._stack.session_of(meter)
+            return meter if context is None else Eui64(context.owner)
+
+        fence = self._line()  # One number for all, as it is kept with each.
+        after = FIRST
+        while sessions := await store.sessions(after=after, limit=PAGE_SIZE):
+            for session in sessions:
+                context = restored(session, fence=fence)
+                if context.next_sequence_number > SEQUENCE_NUMBER_MAX:
+                    continue  # Used up: the meter is told that nobody knows it, and joins anew.
+                self._stack.add_session(
+                    session.meter, context, is_window_doubtful=session.is_window_doubtful
+                )
+            after = sessions[-1].meter
+        after = FIRST
+        while locations := await store.locations(after=after, limit=PAGE_SIZE):
+            for location in locations:
+                known.hear(name_of(location.meter), location.path)
+            after = locations[-1].meter
+        after = FIRST
+        while declared := await store.channel_sets(after=after, limit=PAGE_SIZE):
+            for (meter, channel_set), rows in itertools.groupby(declared, key=lambda row: row[:2]):
+                known.add(name_of(meter), channel_set, [channel for _, _, channel in rows])
+            after = declared[-1][0]
+        after = FIRST
+        while offsets := await store.offsets(after=after, limit=PAGE_SIZE):
+            for meter, offset_min in offsets:
+                known.set_offset(name_of(meter), offset_min)
+            after = offsets[-1][0]
 
     async def drain(self, deadline_s: float) -> bool:
         """Take in nothing new; wait until what was taken in is committed and answered.
@@ -186,6 +259,7 @@ class Southbound:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.clones.stop()
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(NotAnswered("the head-end is stopping", is_timeout=True))
@@ -204,7 +278,7 @@ class Southbound:
         Raises Unreachable when nothing could be sent, NotAnswered when nothing authentic came.
         """
         link = self._require_link()
-        path = self._paths.get(meter)
+        path = self._known.path_of(meter)
         peer = None if path is None else peer_of(path)
         if path is None or peer is None:
             raise Unreachable("the meter has not been heard yet")
@@ -227,7 +301,24 @@ class Southbound:
 
     def path_of(self, meter: Eui64) -> str | None:
         """The path on which a meter was last heard."""
-        return self._paths.get(meter)
+        return self._known.path_of(meter)
+
+    def end_session(self, meter: Eui64) -> None:
+        """Refuse a meter's messages from now on, until it opens a new session.
+
+        What it sent before is still answered if that needs no number; what is asked of it fails.
+        """
+        self._end_session(meter)
+
+    def resume_session(self, session: StoredSession) -> None:
+        """Take a stored session up again, unless the meter has opened another meanwhile."""
+        if self._stack.session_of(session.meter) is not None:
+            return
+        context = restored(session, fence=self._line())
+        if context.next_sequence_number <= SEQUENCE_NUMBER_MAX:
+            self._stack.add_session(
+                session.meter, context, is_window_doubtful=session.is_window_doubtful
+            )
 
     @property
     def counters(self) -> dict[str, int]:
@@ -240,6 +331,11 @@ class Southbound:
             "answered": sum(tally.answered for tally in tallies),
         }
         return {name: count for name, count in counters.items() if count}
+
+    @property
+    def clock_doubt(self) -> str | None:
+        """Why our own clock is not believed, or None if it is. No time is served meanwhile."""
+        return self._clock_doubt
 
     @property
     def tallies(self) -> dict[str, Tally]:
@@ -289,7 +385,7 @@ class Southbound:
     @property
     def flagged(self) -> Counter[str]:
         """What was stored though something is odd about it, by reason."""
-        return self.intake.flagged
+        return self.intake.flagged + self.clones.flagged
 
     @property
     def quarantined(self) -> Counter[str]:
@@ -299,7 +395,11 @@ class Southbound:
     @property
     def depths(self) -> dict[str, tuple[int, int]]:
         """Each bounded queue's name, its depth and its bound."""
-        return {**self._stack.depths, "store queue": self._store.depth}
+        return {
+            **self._stack.depths,
+            "store queue": self._store.depth,
+            "signs of clones": self.clones.depth,
+        }
 
     # What the stack reports
 
@@ -317,8 +417,14 @@ class Southbound:
                 self._keep_session(event)
             case NumbersWanted():
                 self._reserve(event)
-            case HandshakeFailed():
-                pass  # This side never begins one.
+            case NumberTaken():
+                self.clones.number_taken(event)
+            case StrangeSession():
+                self.clones.session_strange(event)
+            case SessionWorn():
+                self._spawn(self._forget_session(event.identity))
+            case HandshakeFailed() | ObservationStale() | ObservationEnded():
+                pass  # This side begins no handshake, and nothing is observed yet.
             case _:
                 assert_never(event)
 
@@ -327,15 +433,18 @@ class Southbound:
         kind = kind_of(request.message)
         self.ledger.receive(kind)
         meter = Eui64(request.identity)
-        received_ms = int(self._wall() * 1000)
+        received_ms = max(0, int(self._wall() * 1000))
+        received_at = self._require_link().now()
         path = path_of(request.peer)
-        self._paths[meter] = path
+        path_before = self._known.hear(meter, path) or ""
         if self._is_draining:
             self.ledger.refuse(kind, "stopping")
             self._respond(request, _later(), is_durable=False)
             return
         try:
-            taken = self.intake.take(Uplink(meter, request.message, received_ms))
+            taken = self.intake.take(
+                Uplink(meter, request.message, received_ms, self._clock_doubt is None)
+            )
         except Refused as refused:
             self.ledger.refuse(kind, refused.reason)
             self._respond(request, refused.answer, is_durable=False)
@@ -351,9 +460,11 @@ class Southbound:
                 self.ledger.store(kind, ticket)
                 for record, kept in zip(taken.records, outcome, strict=True):
                     self._records[type(record), kept] += 1
-                held_ms = max(0, int(self._wall() * 1000) - received_ms)
+                held_ms = int((self._require_link().now() - received_at) * 1000)
                 self._respond(request, taken.answer(outcome, held_ms), is_durable=True)
                 self._note_success()
+                if request.is_behind:
+                    self.clones.number_behind(meter, request.message, path, path_before)
                 if self.on_heard is not None:
                     self.on_heard(meter)
             else:
@@ -362,7 +473,13 @@ class Southbound:
                 self._respond(request, _later(), is_durable=False)
 
         write = KeepDelivery(
-            meter, request.recipient_id, request.window, path, received_ms, taken.records
+            meter,
+            request.recipient_id,
+            request.window,
+            path,
+            received_ms,
+            taken.records,
+            request.is_behind,
         )
         ticket = self.ledger.wait(kind, now=self._require_link().now())
         try:
@@ -416,6 +533,8 @@ class Southbound:
         credential = None
         if meter is not None and meter.state is MeterState.ENROLLED:
             credential = meter_credential(meter.id, meter.public_key)
+        elif meter is not None:
+            self._refused[f"handshake of a {meter.state.word} meter"] += 1
         link = self._require_link()
         try:
             self._stack.provide_credential(wanted, credential, now=link.now())
@@ -451,10 +570,14 @@ class Southbound:
                 self._refused["store failed"] += 1
                 self._note_failure(outcome)
                 self._stack.reject_session(proposed, retry_after=LATER_S, now=link.now())
+            elif isinstance(outcome, NotEnrolled):
+                # It was suspended or revoked while its handshake was under way.
+                self._refused["session of a meter that is not enrolled any more"] += 1
+                self._stack.reject_session(proposed, retry_after=LATER_S, now=link.now())
             else:
                 self._opened_count += 1
                 self._log.info("session opened", meter=format_eui64(meter), path=path)
-                self._paths[meter] = path
+                self._known.hear(meter, path)
                 self._stack.accept_session(
                     proposed, meter, reserved_until=SEQUENCE_BLOCK, now=link.now()
                 )
@@ -468,6 +591,15 @@ class Southbound:
         else:
             self._begin_one()
 
+    async def _forget_session(self, identity: bytes) -> None:
+        """A session that must not be used any more does not come back after a restart, either."""
+        meter = Eui64(identity)
+        self._log.warning("session worn out", meter=format_eui64(meter))
+        try:
+            await self._store.commit(EndSessions((meter,)))
+        except StoreError:
+            self._refused["store failed"] += 1
+
     def _reserve(self, wanted: NumbersWanted) -> None:
         link = self._require_link()
         context = self._stack.session_of(wanted.identity)
@@ -477,9 +609,15 @@ class Southbound:
         def committed(outcome: Outcome) -> None:
             if isinstance(outcome, StoreError):
                 again()
+                return
+            if isinstance(outcome, Reserved) and outcome.total >= NUMBERS_MAX:
+                # The meter is told that nobody knows its session, and opens a new one.
+                self._refused["session given up: its keys are worn"] += 1
+                self._stack.remove_session(wanted.identity)
+                self._spawn(self._forget_session(wanted.identity))
             else:
                 self._stack.numbers_reserved(wanted.recipient_id, wanted.until, now=link.now())
-                link.settle()
+            link.settle()
 
         def again(after_s: float = 0.0) -> None:
             # Nothing may go out under a number that is not reserved, so it waits as long as needed.
@@ -497,11 +635,17 @@ class Southbound:
             again(above / NUMBER_RATE)
             return
         try:
-            self._store.submit(ReserveNumbers(wanted.recipient_id, wanted.until), committed)
+            write = ReserveNumbers(wanted.recipient_id, wanted.until, SEQUENCE_BLOCK)
+            self._store.submit(write, committed)
         except StoreBusy:
             again()
 
     # Small things
+
+    def _end_session(self, meter: Eui64) -> None:
+        """Refuse a meter's messages from now on, until it opens a new session."""
+        self._stack.remove_session(meter)
+        self._settle_soon()
 
     def _line(self) -> int:
         """The line that sender sequence numbers stay below.
@@ -535,8 +679,19 @@ class Southbound:
         else:
             self._log.info("uplinks add up again")
 
+    def _check_clock(self) -> None:
+        """Log when a doubt of our own clock comes or goes."""
+        doubt = self._own_clock.doubt
+        if (doubt is None) != (self._clock_doubt is None):
+            if doubt is None:
+                self._log.info("own clock is believed again")
+            else:
+                self._log.error("own clock is in doubt, no time is served", reason=doubt)
+        self._clock_doubt = doubt
+
     def _keep_checking(self) -> None:
         self.check()
+        self._check_clock()
         loop = asyncio.get_running_loop()
         self._check_timer = loop.call_later(CHECK_S, self._keep_checking)
 

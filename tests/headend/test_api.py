@@ -35,7 +35,8 @@ from headend.collection.on_demand import OnDemandReads
 from headend.domain.meters import StoredSession
 from headend.mdm.days import format_day
 from headend.operations import Operations
-from headend.southbound.intake import ChannelSets, Intake, Uplink
+from headend.southbound.intake import Intake, Uplink
+from headend.southbound.known import KnownMeters
 from headend.status import About
 from headend.store.interface import KeepDelivery, KeepSession, Kept
 from headend.store.sqlite import SqliteStore
@@ -83,7 +84,7 @@ class Door:
             meter, meter, b"", b"s" * 16, b"", 10, 64, (0, 0), NOW
         )  # fmt: skip
         await self.store.commit(KeepSession(session, "udp:192.0.2.7:5683"))
-        intake = Intake(ChannelSets())
+        intake = Intake(KnownMeters())
         flags = [world.Quality(0)] * 94 + [world.Quality.POWER_OFF] * 2
         made = world.report(
             blocks=[
@@ -260,7 +261,9 @@ async def test_openapi_describes_every_route(door: Door) -> None:
     assert set(described["paths"]) == {
         "/v1/status", "/v1/meters", "/v1/meters/{meter}", "/v1/meters/{meter}/log",
         "/v1/meters/{meter}/readings", "/v1/days/{day}/readings", "/v1/meters/{meter}/reads",
-        "/v1/reads", "/v1/reads/{identifier}",
+        "/v1/reads", "/v1/reads/{identifier}", "/v1/meters/{meter}/history", "/v1/standing",
+        "/v1/rekeys", "/v1/shipments", "/v1/keys", "/v1/keys/next", "/v1/keys/finish",
+        "/v1/suspicions", "/v1/suspicions/{meter}",
     }  # fmt: skip
 
 

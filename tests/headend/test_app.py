@@ -180,7 +180,8 @@ async def test_start_that_fails_gives_everything_back(
         elif failing == "store":
             (tmp_path / "s.sqlite").write_bytes(b"rubbish " * 1_000)
         else:
-            patch.setattr(app, "load_identity", lambda _: (_ for _ in ()).throw(ConfigError("no")))
+            refuse = (_ for _ in ()).throw
+            patch.setattr(app, "IdentityFiles", lambda *_, **__: refuse(ConfigError("no")))
         with pytest.raises((ConfigError, LinkError, StoreUnusable)):
             await HeadEnd(settings).start()
     for name in ("s.sock", "s.sqlite"):

@@ -174,7 +174,7 @@ async def test_crash_before_the_marks_are_committed_is_noticed_again(
     await place.run(10)
     place.put_back()
 
-    def fails(connection: sqlite3.Connection) -> None:
+    def fails(connection: sqlite3.Connection, at: int) -> None:
         connection.execute("DELETE FROM meter")
         raise sqlite3.OperationalError("disk I/O error")
 

@@ -110,16 +110,16 @@ async def test_meter_refused_until_no_number_is_left_hears_nothing_and_then_goes
     meter = await street.registered()
     mend = read_only(street.store._writing)
     for _ in range(SEQUENCE_BLOCK):
-        answer = await meter.ask(post("rep", report(2)))
+        answer = await meter.ask(post("rep", world.report().encode()))
         assert answer.code == Code.SERVICE_UNAVAILABLE
     # Each refusal takes a number of the head-end's own, and no more can be made durable.
-    asking = asyncio.create_task(meter.ask(post("rep", report(2))))
+    asking = asyncio.create_task(meter.ask(post("rep", world.report().encode())))
     await until(lambda: street.southbound.tallies["report"].refused == SEQUENCE_BLOCK + 1)
     await asyncio.sleep(0.05)
     assert not asking.done()
     mend()
     assert (await asking).code == Code.SERVICE_UNAVAILABLE, "what was held goes out"
-    assert (await meter.ask(post("rep", report(2)))).code == Code.CHANGED
+    assert (await meter.ask(post("rep", world.report().encode()))).code == Code.CHANGED
     assert all(tally.difference == 0 for tally in street.southbound.tallies.values())
 
 

@@ -41,13 +41,13 @@ from headend.domain.readings import (
 from headend.southbound.intake import (
     CLOCK_ERROR_MAX,
     DAY_AGE_MAX,
-    ChannelSets,
     Intake,
     Refused,
     Taken,
     Uplink,
     record_of,
 )
+from headend.southbound.known import KnownMeters
 from headend.store.interface import Kept
 from tests.support import headend as world
 from tests.support.headend import NOW, OFFSET_MIN, TODAY, YESTERDAY, block, entry, meter_id, post
@@ -57,7 +57,7 @@ Tree = list[object]
 
 
 def intake_of_registered(*, offset_min: int = OFFSET_MIN) -> Intake:
-    channel_sets = ChannelSets()
+    channel_sets = KnownMeters()
     intake = Intake(channel_sets)
     registration = world.registration(METER, offset_min=offset_min)
     taken = intake.take(uplink("reg", registration.encode()))
@@ -421,11 +421,22 @@ NO_VERSION = world.registration(METER, versions=(9,)).encode()
         (post("reg", b"\x00"), Code.BAD_REQUEST, "registration: wrong type"),
         (post("reg", ANOTHER), Code.FORBIDDEN, "registration of another meter"),
         (post("reg", NO_VERSION), Code.UNPROCESSABLE_ENTITY, "no common model version"),
+        (
+            Message.request(Code.POST, "rep", payload=b"x", content_format=65001, accept=60),
+            Code.NOT_ACCEPTABLE,
+            "answer wanted in another format",
+        ),
+        (
+            Message.request(Code.GET, "time", accept=60),
+            Code.NOT_ACCEPTABLE,
+            "answer wanted in another format",
+        ),
     ],
     ids=[
         "no such resource", "GET a report", "POST the time", "GET a registration",
         "no content format", "other content format", "path that is no text",
         "registration that is none", "another meter's registration", "no common version",
+        "Accept of a report", "Accept of the time",
     ],
 )  # fmt: skip
 def test_what_cannot_be_taken_is_refused_with_its_code(
@@ -437,14 +448,14 @@ def test_what_cannot_be_taken_is_refused_with_its_code(
 
 
 def test_refused_registration_declares_nothing() -> None:
-    intake = Intake(ChannelSets())
+    intake = Intake(KnownMeters())
     refusal(post("reg", NO_VERSION), intake)
     taken = intake.take(uplink("rep", world.report().encode()))
     assert all(isinstance(record, QuarantinedRecord) for record in taken.records)
 
 
 def test_registration_counts_from_its_commit_on() -> None:
-    intake = Intake(ChannelSets())
+    intake = Intake(KnownMeters())
     registration = world.registration(METER)
     taken = intake.take(uplink("reg", registration.encode()))
     (record,) = taken.records

@@ -9,6 +9,7 @@ wait long for the line is given up, and the meter joins anew.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import AsyncIterator, Callable
@@ -25,8 +26,9 @@ from amistack.errors import LocalProtocolError, SequenceExhausted
 from amistack.model import CONTENT_FORMAT_V1, ReadParts, ReadRequest
 from amistack.session.oscore import SEQUENCE_NUMBER_MAX, SecurityContext
 from amistack.stack import SEQUENCE_BLOCK
-from headend.domain.asking import NotAnswered
+from headend.domain.asking import NotAnswered, Unreachable
 from headend.domain.meters import Meter, MeterState, StoredSession
+from headend.southbound import service
 from headend.southbound.service import (
     LINE_WAIT_MAX_S,
     NUMBER_EPOCH,
@@ -303,7 +305,7 @@ async def test_free_numbers_are_not_used_once_more_where_the_clock_knows_no_time
 
 async def test_session_without_a_number_left_is_not_taken_up(street: Street) -> None:
     recipient_id = street.context.recipient_id
-    await street.store.commit(ReserveNumbers(recipient_id, SEQUENCE_NUMBER_MAX + 1))
+    await street.store.commit(ReserveNumbers(recipient_id, SEQUENCE_NUMBER_MAX + 1, 64))
     await street.restart()
     assert street.southbound.session_count == 0
     with pytest.raises(ConnectionError):
@@ -340,4 +342,38 @@ async def test_numbers_of_a_session_that_was_replaced_are_not_waited_for(
         street.context.recipient_id,
         SEQUENCE_BLOCK,
     )
+    assert await street.read() == Code.CONTENT
+
+
+# Keys that are worn
+
+
+async def test_session_is_renewed_after_so_many_numbers_and_not_one_block_before(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jumps to the line are no uses of the key, so it is blocks that are counted."""
+    monkeypatch.setattr(service, "NUMBERS_MAX", 4 * SEQUENCE_BLOCK)
+    await street.restart()  # The line is far above.
+    recipient_id = street.context.recipient_id
+
+    async def use_up_a_block() -> None:
+        context = street.southbound._stack.session_of(METER)
+        while context is not None and context.reserved_until - context.next_sequence_number > 15:
+            context.take_sequence_number()
+        with contextlib.suppress(Unreachable, NotAnswered):
+            await street.read(deadline_s=0.5)
+        await asyncio.sleep(0.3)  # The block may have to wait for the line.
+
+    for _ in range(2):
+        await use_up_a_block()
+        assert street.context.recipient_id == recipient_id
+    await use_up_a_block()
+    assert street.southbound._stack.session_of(METER) is None
+    assert list(await street.store.sessions()) == []
+    assert street.southbound.refused["model: session given up: its keys are worn"] == 1
+    with pytest.raises(ConnectionError):
+        await street.meter.ask(post("rep", world.report().encode()))
+    street.meter.close()
+    street.meter = StreetMeter(METER, ("127.0.0.1", street.port), IDENTITY.credential)
+    await street.join()
     assert await street.read() == Code.CONTENT

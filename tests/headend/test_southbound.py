@@ -47,6 +47,7 @@ class Street:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._port = 0
+        self.wall = float(NOW)
         self.meters: list[StreetMeter] = []
         self.store: SqliteStore
         self.southbound: Southbound
@@ -55,7 +56,7 @@ class Street:
         self.store = SqliteStore.open(self._path)
         self.southbound = Southbound(
             key=IDENTITY, store=self.store, entropy=os.urandom, dice=random.Random(7),
-            wall=lambda: float(NOW),
+            wall=lambda: self.wall,
         )  # fmt: skip
         self.address = await self.southbound.start("127.0.0.1", self._port)
         self._port = self.address[1]

@@ -302,8 +302,8 @@ async def test_overview_tells_all_that_is_known(store: SqliteStore) -> None:
 
 async def test_reserved_numbers_never_go_back(store: SqliteStore) -> None:
     await store.commit(KeepSession(session(A), PATH))
-    await store.commit(ReserveNumbers(b"\x01", 192))
-    await store.commit(ReserveNumbers(b"\x01", 128))
+    await store.commit(ReserveNumbers(b"\x01", 192, 64))
+    await store.commit(ReserveNumbers(b"\x01", 128, 64))
     (kept,) = await store.sessions()
     assert kept.reserved_until == 192
 

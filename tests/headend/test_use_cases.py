@@ -27,7 +27,8 @@ from amistack.model.events import CLOCK_SET, COLD_STARTED, PRIMARY_POWER_RESTORE
 from headend.api.documents import LogDocument, ReadingsDocument
 from headend.cli import show
 from headend.mdm.days import format_day
-from headend.southbound.intake import ChannelSets, Intake, Uplink
+from headend.southbound.intake import Intake, Uplink
+from headend.southbound.known import KnownMeters
 from headend.store.interface import KeepDelivery, Kept
 from headend.store.sqlite import SqliteStore
 from tests.headend.test_api import Door
@@ -43,7 +44,7 @@ class Street:
     """A head-end's store with its door, and what meters bring to it."""
 
     def __init__(self, store: SqliteStore) -> None:
-        self._intake = Intake(ChannelSets())
+        self._intake = Intake(KnownMeters())
         self.door = Door(store)
 
     async def bring(self, meter: Eui64, path: str, payload: bytes) -> None:

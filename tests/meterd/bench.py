@@ -14,7 +14,7 @@ import pytest
 from amistack.identifiers import Eui64
 from amistack.session.credentials import AuthenticationKey, Credential
 from amistack.session.fleet import encode_public_key, meter_credential
-from amistack.session.oscore import protect
+from amistack.session.oscore import direct, protect
 from meterd.agent import Agent, AgentEvent, Schedule
 from meterd.clock import MeterClock
 from meterd.metrology import ConstantSource, Source
@@ -68,7 +68,8 @@ def watched_nonces(monkeypatch: pytest.MonkeyPatch) -> Sealed:
         def decrypt(self, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
             return self._real.decrypt(nonce, ciphertext, aad)
 
-    monkeypatch.setattr(protect, "AESCCM", Watched)
+    for module in (direct, protect):
+        monkeypatch.setattr(module, "AESCCM", Watched)
     return record
 
 

@@ -38,10 +38,12 @@ from amistack.model.events import (
 )
 from amistack.model.resources import READ
 from amistack.session.oscore import REPLAY
-from amistack.stack import HELD_MAX, SEQUENCE_BLOCK, Stack
+from amistack.stack import HELD_MAX, SEQUENCE_BLOCK, SEQUENCE_LOW, Stack
+from meterd import agent as agent_module
 from meterd.agent import (
     PAYLOAD_SIZE_MAX,
     PAYLOAD_SIZE_MOST,
+    REPLAYS_MAX,
     RETRY_MAX,
     STORAGE_RETRY_S,
     WAIT_MAX,
@@ -374,6 +376,16 @@ def test_clock_in_a_report_says_how_far_it_is_to_be_believed(
     assert abs(best.error_s + error) <= best.bound_s + 0.001
 
 
+def test_head_end_that_does_not_know_the_time_changes_no_clock() -> None:
+    one = settled()
+    before = list(one.agent._clock._samples)
+    one.head_end.is_time_known = False
+    one.world.run(until=one.midnight(TODAY + 1) + 3600)
+    assert one.head_end.days[-1] == TODAY
+    assert list(one.agent._clock._samples) == before
+    assert one.agent._clock.state is ClockState.SET
+
+
 # Sessions that are lost, and people who would like to be the head-end
 
 
@@ -392,14 +404,21 @@ def test_head_end_that_forgot_everything_gets_a_new_session(sealed: Sealed) -> N
     sealed.check()
 
 
-def _forge(one: Bench, code: Code, payload: bytes = b"go away") -> None:
-    """Answer every request under way to the head-end in its place, unprotected."""
+def _forge(
+    one: Bench, code: Code, payload: bytes = b"go away", *, count: int | None = None
+) -> None:
+    """Answer every request under way to the head-end in its place, unprotected; the first `count`.
+
+    The one after those is lost.
+    """
+    told: set[int] = set()
 
     def passes(sender: object, receiver: object, datagram: bytes) -> bool:
         if receiver != "head-end":
             return True
         message = Message.decode(datagram)
-        if message.type is Type.CON:
+        if message.type is Type.CON and (count is None or len(told) < count):
+            told.add(message.message_id)
             forged = Message.response(code, payload=payload).addressed(
                 type=Type.ACK, message_id=message.message_id, token=message.token
             )
@@ -432,7 +451,7 @@ def test_message_taken_for_a_replay_goes_again_under_a_new_number_without_a_hand
     """So a head-end that is killed between commit and answer costs no handshake."""
     one = settled()
     asked_before = len(one.head_end.registrations)
-    _forge(one, Code.UNAUTHORIZED, REPLAY.encode())
+    _forge(one, Code.UNAUTHORIZED, REPLAY.encode(), count=REPLAYS_MAX - 1)
     one.world.run(until=one.midnight(TODAY + 1) + 3600)
     assert one.agent.stage is Stage.REPORTING
     assert one.recorder.owed_days() == [TODAY]
@@ -441,6 +460,34 @@ def test_message_taken_for_a_replay_goes_again_under_a_new_number_without_a_hand
     assert one.recorder.owed_days() == []
     assert one.head_end.session_count == 1
     assert len(one.head_end.registrations) == asked_before
+
+
+@pytest.mark.parametrize(("limit", "sessions"), [(64, 2), (1 << 19, 1)])
+def test_meter_whose_keys_are_half_worn_opens_a_new_session(
+    limit: int, sessions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = settled()
+    monkeypatch.setattr(agent_module, "NUMBERS_MAX", limit)
+    context = one.agent._stack.session_of(one.agent._head_end_name)
+    assert context is not None
+    while context.reserved_until - context.next_sequence_number >= SEQUENCE_LOW:
+        context.take_sequence_number()
+    one.world.run(until=one.midnight(TODAY + 1) + 3600)
+    assert one.head_end.days[-1] == TODAY
+    assert one.head_end.session_count == sessions
+
+
+def test_meter_whose_every_number_is_taken_opens_a_new_session() -> None:
+    """Its storage is older than what the head-end has heard: from a backup, or a copy."""
+    one = settled()
+    old = one.storage.session()
+    _forge(one, Code.UNAUTHORIZED, REPLAY.encode(), count=REPLAYS_MAX)
+    one.world.run(until=one.midnight(TODAY + 1) + 3600)
+    assert one.agent.stage is Stage.SECURING
+    one.world.passes = None
+    one.world.elapse(2 * RETRY_MAX)
+    assert one.recorder.owed_days() == []
+    assert one.storage.session() != old
 
 
 @pytest.mark.parametrize("code", [Code.CHANGED, Code.CREATED, Code.NOT_FOUND, Code.CONTENT])
@@ -632,7 +679,7 @@ def test_same_seed_gives_the_same_run() -> None:
 
 def test_foul_worlds_are_foul() -> None:
     """Guards the dice: they must lose, repeat, hinder and answer, or they prove nothing."""
-    runs = [_foul_run(seed) for seed in range(6)]
+    runs = [_foul_run(seed) for seed in range(12)]
     fates = Counter(line.fate for one in runs for line in one.world.history)
     assert fates[Fate.LOST] >= 50
     assert fates[Fate.DELIVERED] > fates[Fate.SENT] - fates[Fate.LOST]
@@ -968,7 +1015,7 @@ def test_numbers_that_cannot_be_reserved_are_asked_for_until_they_are(sealed: Se
     one.world.elapse(3 * STORAGE_RETRY_S)
     assert one.recorder.owed_days() == []
     assert one.head_end.session_count == 1
-    assert one.agent._stack._held == {}
+    assert one.agent._stack._secured._numbers._held == {}
     assert HELD_MAX > 2  # The few messages that were held meanwhile had room.
     sealed.check()
 
@@ -981,7 +1028,7 @@ def test_session_that_cannot_be_kept_is_not_used() -> None:
     assert one.events(StorageFailed)
     assert one.head_end.heard == []
     assert one.storage.session() is None
-    assert one.agent._stack._proposed == {}
+    assert one.agent._stack._secured._approaches._proposed == {}
     assert one.agent._stack.session_of(one.agent._head_end_name) is None
     one.mend_disk()
     one.world.elapse(3 * STORAGE_RETRY_S)
@@ -994,7 +1041,7 @@ def test_read_whose_window_cannot_be_kept_is_answered_later(sealed: Sealed) -> N
     answer = _ask(one, read_request(b"identity", ALL_PARTS))
     assert answer.code == Code.SERVICE_UNAVAILABLE
     assert one.events(ReadAnswered) == []
-    assert one.agent._stack._exchanges == {}
+    assert one.agent._stack._secured._exchanges == {}
     one.mend_disk()
     assert _ask(one, read_request(b"identity", ALL_PARTS)).code == Code.CONTENT
     sealed.check()

@@ -12,6 +12,7 @@ from amistack.model import (
     DailyReport,
     Disposition,
     EndDeviceEventType,
+    HeadEndKeyNotice,
     IntervalBlock,
     LogEntry,
     Quality,
@@ -168,6 +169,14 @@ MESSAGES = {
     "report-request": (
         ReportRequest,
         st.tuples(days, days).map(lambda two: ReportRequest(min(two), max(two))),
+    ),
+    "head-end-key-notice": (
+        HeadEndKeyNotice,
+        st.builds(
+            HeadEndKeyNotice,
+            st.binary(min_size=1, max_size=256),
+            st.none() | st.binary(min_size=33, max_size=33),
+        ),
     ),
     "time-answer": (TimeAnswer, st.builds(TimeAnswer, received_ms, held_ms)),
 }

@@ -23,7 +23,7 @@ import pytest
 import structlog
 
 from amistack import stack
-from amistack.session.oscore import protect
+from amistack.stack import secured
 from amistack.telemetry import configure
 from headend.domain.readings import ReadResult
 from headend.southbound.intake import Intake
@@ -50,7 +50,7 @@ DOWN_S = 0.3
 PATIENCE_S = 7_200.0
 
 METER = ("10.0.1.1", 5683)
-FIRST_STEP = "before unprotect_request"
+FIRST_STEP = "before open_request"
 
 
 class Killed(BaseException):
@@ -134,7 +134,7 @@ def watch_head_end(steps: Steps, patch: pytest.MonkeyPatch, world: World) -> Non
 
     steps.watch(patch, Intake, "take")
     steps.watch(patch, SqliteStore, "submit")
-    steps.watch(patch, sqlite_store, "apply")
+    steps.watch(patch, sqlite_store, "apply_all")
     steps.watch(patch, SqliteStore, "_transact")
     # Before and after COMMIT, as nearly as a call shows it.
     steps.watch(patch, Beat, "advance")
@@ -169,18 +169,25 @@ def watch_stack(
 
     def is_of_own(context: object, *_: Any) -> bool:
         mine = own()
-        return mine is not None and any(context is one for one in mine._sessions.values())
+        return mine is not None and any(context is one for one in mine._secured._sessions.values())
 
-    steps.watch(patch, stack, "unprotect_request", is_ours=is_of_own)
+    def is_own_table(_: bytes, table: object) -> bool:
+        mine = own()
+        return mine is not None and table is mine._secured._contexts
+
+    steps.watch(patch, secured, "open_request", is_ours=is_own_table)
+    steps.watch(patch, secured, "unprotect_request", is_ours=is_of_own)
     steps.watch(patch, stack.Stack, "respond", is_ours=is_own)
-    steps.watch(patch, stack, "protect_response", is_ours=is_of_own)
+    # In these stories nobody but the watched one answers.
+    steps.watch(patch, secured, "seal_answer")
+    steps.watch(patch, secured, "protect_response", is_ours=is_of_own)
     steps.watch(patch, stack.Stack, "data_to_send", is_ours=is_own)
     steps.watch(
         patch,
         Network,
         "send",
         is_ours=lambda _, source, *__: source == address,
-        is_last=lambda: "after protect_response" in steps.seen,
+        is_last=lambda: not {"after protect_response", "after seal_answer"}.isdisjoint(steps.seen),
     )
 
 
@@ -355,12 +362,20 @@ def _quiet() -> Iterator[None]:
 
 
 def told(
-    tale: Tale, folder: Path, *, kill_at: int | None = None, kill_count: int = 0
+    tale: Tale,
+    folder: Path,
+    *,
+    is_direct: bool,
+    kill_at: int | None = None,
+    kill_count: int = 0,
 ) -> tuple[list[str], int]:
     """One run of a tale; the steps of its first life, and how many kills it lived through."""
     cipher = RecordingCipher()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protect, "AESCCM", cipher)
+        cipher.watch(patch)
+        if not is_direct:
+            patch.setattr(secured, "open_request", lambda *_: None)
+            patch.setattr(secured, "seal_answer", lambda *_: None)
 
         async def run() -> tuple[list[str], int]:
             steps = Steps(kill_at, kill_count)
@@ -373,22 +388,32 @@ def told(
 
 
 @pytest.mark.parametrize("kill_count", [1, 2])
+@pytest.mark.parametrize("is_direct", [True, False], ids=["direct", "general"])
 @pytest.mark.parametrize(("tale", "least"), [(report, 16), (read, 12)], ids=["report", "read"])
 def test_killed_at_any_step_nothing_is_lost_doubled_or_said_under_a_used_nonce(
-    tale: Tale, least: int, kill_count: int
+    tale: Tale, least: int, kill_count: int, is_direct: bool
 ) -> None:
     with scratch() as folder:
-        kill_everywhere(tale, folder, least=least, kill_count=kill_count)
+        kill_everywhere(tale, folder, least=least, kill_count=kill_count, is_direct=is_direct)
 
 
-def kill_everywhere(tale: Tale, folder: Path, *, least: int, kill_count: int) -> None:
+def kill_everywhere(
+    tale: Tale, folder: Path, *, least: int, kill_count: int, is_direct: bool
+) -> None:
     """Find the steps, then kill at each of them in a world of its own."""
-    steps, _ = told(tale, folder / "unhurt")
+    steps, _ = told(tale, folder / "unhurt", is_direct=is_direct)
+    assert ("before unprotect_request" in steps) is not is_direct
     assert len(steps) >= least, steps
     killed = 0
     for place, step in enumerate(steps):
         try:
-            seen, kills = told(tale, folder / f"{place}", kill_at=place, kill_count=kill_count)
+            seen, kills = told(
+                tale,
+                folder / f"{place}",
+                is_direct=is_direct,
+                kill_at=place,
+                kill_count=kill_count,
+            )
         except AssertionError as error:
             raise AssertionError(f"killed at {place}, {step}: {error}") from error
         assert seen == steps[: place + 1]

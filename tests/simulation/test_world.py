@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
-from amistack.session.oscore import protect
+from amistack.session.oscore import direct, protect
 from amistack.telemetry import configure
 from headend.domain.readings import OnDemandRead, ReadResult
 from interop.world.loop import run_virtually
@@ -68,12 +68,10 @@ class Ciphers:
             def decrypt(self, nonce: bytes, data: bytes, aad: bytes | None) -> bytes:
                 return self._real.decrypt(nonce, data, aad)
 
-        before = protect.AESCCM
-        protect.AESCCM = Watched  # type: ignore[assignment, misc]
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (direct, protect):
+                patch.setattr(module, "AESCCM", Watched)
             yield
-        finally:
-            protect.AESCCM = before  # type: ignore[misc]
 
 
 @dataclass

@@ -86,6 +86,7 @@ class HeadEnd:
     answers: list[SecureResponse] = field(default_factory=list)
     failures: list[RequestFailed] = field(default_factory=list)
     session_count: int = 0
+    is_time_known: bool = True
     unanswered_limit: int = 1_000
     _stack: Stack = field(init=False)
     _peers: dict[Eui64, Peer] = field(default_factory=dict)
@@ -220,7 +221,7 @@ class HeadEnd:
 
     def plain_answer(self, heard: Heard) -> Message:
         """What a head-end says when all is well."""
-        received_ms = int(self.wall(heard.now) * 1000)
+        received_ms = int(self.wall(heard.now) * 1000) if self.is_time_known else 0
         acknowledgement = (
             RegistrationAcknowledgement(received_ms, 0, 1)
             if heard.registration is not None

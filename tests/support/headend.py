@@ -205,6 +205,7 @@ class NoTraffic:
         self.tallies: dict[str, Tally] = {}
         self.refused_uplinks: dict[tuple[str, str], int] = {}
         self.oldest_pending_s = 0.0
+        self.clock_doubt: str | None = None
         self.session_count = 0
         self.stored_records: dict[tuple[str, str], int] = {}
         self.link_counters: dict[str, int] = {}

@@ -56,12 +56,12 @@ class StreetMeter:
         self._waiting: dict[RequestId, asyncio.Future[Message]] = {}
         self.is_silent = False
 
-    async def join(self) -> None:
+    async def join(self, *, c_i: bytes = b"\x05") -> None:
         """Open a socket, if there is none, and agree on a session."""
         if self._link is None:
             self._link = await open_udp(self._stack, self._on_event, host="127.0.0.1", port=0)
         self._joined = asyncio.get_running_loop().create_future()
-        self._stack.connect(self._head_end, (self._trusted,), c_i=b"\x05", now=self._link.now())
+        self._stack.connect(self._head_end, (self._trusted,), c_i=c_i, now=self._link.now())
         self._link.settle()
         await asyncio.wait_for(self._joined, PATIENCE_S)
 

@@ -7,16 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from amistack.identifiers import Eui64
+from amistack.keystore import Sealer
 from headend.domain.meters import (
     ChannelRecord,
+    CloneSign,
+    FormerSession,
     Location,
     Meter,
     MeterState,
     RegistrationRecord,
     StoredSession,
+    Suspicion,
 )
 from headend.domain.readings import BlockFlag, DayBlock, LogRecord, OnDemandRead, ReadResult
 from headend.store.interface import Counts, MeterOverview, StoredBlock
+from headend.store.sqlite.sealing import opened
 
 Row = tuple[Any, ...]
 """A row as SQLite gives it; the DDL of the STRICT tables is its type."""
@@ -27,9 +32,16 @@ SELECT m.meter, m.public_key, m.state, m.enrolled_at,
   l.path, l.confirmed_at,
   g.registered_at, g.reason, g.software, g.model_version, g.channel_set, g.standard_offset_min,
   (SELECT max(day) FROM report p WHERE p.meter = m.meter),
-  (SELECT count(*) FROM report p WHERE p.meter = m.meter)
+  (SELECT count(*) FROM report p WHERE p.meter = m.meter),
+  u.meter, u.reason, u.first_at, u.last_at, u.count, u.path, u.other_path
 FROM meter m LEFT JOIN location l ON l.meter = m.meter LEFT JOIN registration g ON g.meter = m.meter
+LEFT JOIN suspicion u ON u.meter = m.meter
 """
+
+_SESSION = (
+    "s.meter, s.recipient_id, s.sender_id, s.master_secret, s.master_salt, s.algorithm, "
+    "s.reserved_until, s.window_base, s.window_bitmap, s.established_at, s.is_window_doubtful"
+)
 
 _BLOCK = """
 SELECT b.meter, b.channel, b.day, b.channel_set, b.interval_s, b.opening, b.advance, b.packed,
@@ -60,7 +72,8 @@ def find_overview(connection: sqlite3.Connection, meter: Eui64) -> MeterOverview
 def _overview(connection: sqlite3.Connection, row: Row) -> MeterOverview:
     meter, public_key, state, enrolled_at, is_secured, path, confirmed_at = row[:7]
     declared = row[7:13]
-    newest_day, report_count = row[13:]
+    newest_day, report_count = row[13:15]
+    suspected = row[15:]
     record: RegistrationRecord | None = None
     if declared[0] is not None:
         registered_at, reason, software, model_version, channel_set, offset = declared
@@ -81,7 +94,13 @@ def _overview(connection: sqlite3.Connection, row: Row) -> MeterOverview:
         record,
         newest_day,
         report_count,
+        None if suspected[0] is None else _suspicion(suspected),
     )
+
+
+def _suspicion(row: Row) -> Suspicion:
+    meter, sign, first_at, last_at, count, path, other_path = row
+    return Suspicion(Eui64(meter), CloneSign[sign], first_at, last_at, count, path, other_path)
 
 
 def channels(
@@ -102,35 +121,88 @@ def find_meter(connection: sqlite3.Connection, meter: Eui64) -> Meter | None:
     return None if row is None else Meter(row[0], row[1], MeterState(row[2]), row[3])
 
 
-def sessions(connection: sqlite3.Connection) -> list[StoredSession]:
+def sessions(
+    connection: sqlite3.Connection, after: Eui64, limit: int | None, sealer: Sealer | None
+) -> list[StoredSession]:
     """See `Store.sessions`."""
-    return [
-        StoredSession(
-            meter,
-            recipient_id,
-            sender_id,
-            master_secret,
-            master_salt,
-            algorithm,
-            reserved_until,
-            (base, int.from_bytes(bitmap, "big")),
-            established_at,
-            bool(is_doubtful),
-        )
-        for (
-            meter,
-            recipient_id,
-            sender_id,
-            master_secret,
-            master_salt,
-            algorithm,
-            reserved_until,
-            base,
-            bitmap,
-            established_at,
-            is_doubtful,
-        ) in connection.execute("SELECT * FROM session")
-    ]
+    # A session of nobody in the registry counts as well: there is no standing to forbid it.
+    rows = connection.execute(
+        f"SELECT {_SESSION} FROM session s LEFT JOIN meter m ON m.meter = s.meter "
+        "WHERE coalesce(m.state, ?1) = ?1 AND s.meter > ?2 ORDER BY s.meter LIMIT ?3",
+        (MeterState.ENROLLED, after, _bound(limit)),
+    )
+    return [_session(row, sealer) for row in rows]
+
+
+def find_session(
+    connection: sqlite3.Connection, meter: Eui64, sealer: Sealer | None
+) -> StoredSession | None:
+    """See `Store.find_session`."""
+    row = connection.execute(
+        f"SELECT {_SESSION} FROM session s WHERE s.meter = ?", (meter,)
+    ).fetchone()
+    return None if row is None else _session(row, sealer)
+
+
+def _session(row: Row, sealer: Sealer | None) -> StoredSession:
+    meter, recipient_id, sender_id, secret, salt, algorithm, until, base, bitmap, at, doubt = row
+    return StoredSession(
+        meter,
+        recipient_id,
+        sender_id,
+        opened(meter, secret, sealer),
+        salt,
+        algorithm,
+        until,
+        (base, int.from_bytes(bitmap, "big")),
+        at,
+        bool(doubt),
+    )
+
+
+def heard_at(connection: sqlite3.Connection, meter: Eui64) -> int | None:
+    """See `Store.heard_at`."""
+    row = connection.execute("SELECT heard_at FROM session WHERE meter = ?", (meter,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def newest_at(connection: sqlite3.Connection) -> int:
+    """See `Store.newest_at`."""
+    (newest,) = connection.execute(
+        "SELECT max(coalesce((SELECT max(heard_at) FROM session), 0), "
+        "coalesce((SELECT max(enrolled_at) FROM meter), 0))"
+    ).fetchone()
+    return int(newest)
+
+
+def find_former(
+    connection: sqlite3.Connection, recipient_id: bytes, sealer: Sealer | None
+) -> FormerSession | None:
+    """See `Store.find_former`."""
+    row = connection.execute(
+        "SELECT meter, recipient_id, sender_id, master_secret, master_salt, algorithm, "
+        "window_base, window_bitmap, replaced_at FROM former_session WHERE recipient_id = ?",
+        (recipient_id,),
+    ).fetchone()
+    if row is None:
+        return None
+    meter, recipient_id, sender_id, secret, salt, algorithm, base, bitmap, replaced_at = row
+    return FormerSession(
+        meter,
+        recipient_id,
+        sender_id,
+        opened(meter, secret, sealer),
+        salt,
+        algorithm,
+        (base, int.from_bytes(bitmap, "big")),
+        replaced_at,
+    )
+
+
+def suspicions(connection: sqlite3.Connection) -> list[Suspicion]:
+    """See `Store.suspicions`."""
+    rows = connection.execute("SELECT * FROM suspicion ORDER BY last_at DESC, meter")
+    return [_suspicion(row) for row in rows]
 
 
 def recalls(connection: sqlite3.Connection) -> list[Eui64]:
@@ -149,14 +221,24 @@ def report_days(
     return [day for (day,) in rows]
 
 
-def locations(connection: sqlite3.Connection) -> list[Location]:
+def locations(connection: sqlite3.Connection, after: Eui64, limit: int | None) -> list[Location]:
     """See `Store.locations`."""
-    return [Location(*row) for row in connection.execute("SELECT * FROM location")]
+    rows = connection.execute(
+        "SELECT * FROM location WHERE meter > ? ORDER BY meter LIMIT ?", (after, _bound(limit))
+    )
+    return [Location(*row) for row in rows]
 
 
-def channel_sets(connection: sqlite3.Connection) -> list[tuple[Eui64, int, ChannelRecord]]:
+def channel_sets(
+    connection: sqlite3.Connection, after: Eui64, limit: int | None
+) -> list[tuple[Eui64, int, ChannelRecord]]:
     """See `Store.channel_sets`."""
-    rows = connection.execute("SELECT * FROM channel ORDER BY meter, channel_set, channel")
+    rows = connection.execute(
+        "SELECT * FROM channel WHERE meter IN "
+        "(SELECT DISTINCT meter FROM channel WHERE meter > ? ORDER BY meter LIMIT ?) "
+        "ORDER BY meter, channel_set, channel",
+        (after, _bound(limit)),
+    )
     # A fleet declares a handful of different channels: one value each is enough.
     shared: dict[tuple[Any, ...], ChannelRecord] = {}
     found = []
@@ -169,9 +251,20 @@ def channel_sets(connection: sqlite3.Connection) -> list[tuple[Eui64, int, Chann
     return found
 
 
-def offsets(connection: sqlite3.Connection) -> list[tuple[Eui64, int]]:
+def offsets(
+    connection: sqlite3.Connection, after: Eui64, limit: int | None
+) -> list[tuple[Eui64, int]]:
     """See `Store.offsets`."""
-    return connection.execute("SELECT meter, standard_offset_min FROM registration").fetchall()
+    return connection.execute(
+        "SELECT meter, standard_offset_min FROM registration WHERE meter > ? "
+        "ORDER BY meter LIMIT ?",
+        (after, _bound(limit)),
+    ).fetchall()
+
+
+def _bound(limit: int | None) -> int:
+    """As SQLite has it: below zero is none."""
+    return -1 if limit is None else limit
 
 
 def blocks(
@@ -254,4 +347,9 @@ def counts(connection: sqlite3.Connection, days: Sequence[int]) -> Counts:
         quarantined=one("quarantine"),
         reads_asked=one("on_demand_read"),
         reads_answered=one("on_demand_read WHERE result = ?", int(ReadResult.ANSWERED)),
+        suspected=one("suspicion"),
+        standing={
+            MeterState(state): count
+            for state, count in connection.execute("SELECT state, count(*) FROM meter GROUP BY 1")
+        },
     )

@@ -13,16 +13,26 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
 from amistack.errors import StoreBusy, StoreError, StoreUnusable
 from amistack.identifiers import Eui64
-from headend.domain.meters import ChannelRecord, Location, Meter, StoredSession
+from amistack.keystore import Sealer
+from headend.domain.meters import (
+    ChannelRecord,
+    FormerSession,
+    Location,
+    Meter,
+    StoredSession,
+    Suspicion,
+)
 from headend.domain.readings import LogRecord, OnDemandRead
+from headend.domain.standing import DeviceDetails, StandingChange
 from headend.store.interface import (
+    FIRST,
     QUEUE_MAX,
     Commits,
     Counts,
@@ -31,10 +41,10 @@ from headend.store.interface import (
     StoredBlock,
     Write,
 )
-from headend.store.sqlite import reading
+from headend.store.sqlite import reading, sealing, standing
 from headend.store.sqlite.beat import Beat
 from headend.store.sqlite.schema import connect, connect_readonly
-from headend.store.sqlite.writing import apply, doubt
+from headend.store.sqlite.writing import apply_all, doubt
 
 GROUP_MAX: Final = 1_000
 """Writes in one transaction: enough to share its flush, few enough to keep the wait short."""
@@ -57,7 +67,9 @@ class SqliteStore:
         beat: Beat,
         *,
         is_threaded: bool = True,
+        sealer: Sealer | None = None,
     ) -> None:
+        self._sealer = sealer
         self._loop = asyncio.get_running_loop()
         self._writing = writing
         self._reading = reading_
@@ -75,12 +87,28 @@ class SqliteStore:
             self._writer.start()
 
     @classmethod
-    def open(cls, path: Path, *, is_threaded: bool = True) -> SqliteStore:
+    def open(
+        cls,
+        path: Path,
+        *,
+        is_threaded: bool = True,
+        wall: Callable[[], float] = time.time,
+        sealer: Sealer | None = None,
+    ) -> SqliteStore:
         """The store in the file at `path`, made if it is not there. Raises StoreUnusable.
 
-        Without threads it works on the loop's own, so that it fits a virtual clock.
+        Without threads it works on the loop's own, so that it fits a virtual clock; `wall` is UTC
+        in seconds. With a `sealer` the secrets in it are sealed, those that are not yet at once.
         """
         writing = connect(path)
+        try:
+            sealing.prepare(writing, path, sealer)
+        except sqlite3.Error as error:
+            writing.close()
+            raise StoreUnusable(f"{path} cannot be sealed: {error}") from error
+        except StoreUnusable:
+            writing.close()
+            raise
         try:
             beat = Beat(writing, path)
         except (sqlite3.Error, OSError) as error:
@@ -90,7 +118,7 @@ class SqliteStore:
             if beat.is_restored:
                 with writing:
                     writing.execute("BEGIN IMMEDIATE")
-                    doubt(writing)
+                    doubt(writing, int(wall()))
                     beat.advance(writing)
                 beat.note()
         except sqlite3.Error as error:
@@ -100,7 +128,9 @@ class SqliteStore:
                 f"{path} was put back from a backup, and cannot be marked so: {error}"
             ) from error
         try:
-            return cls(writing, connect_readonly(path), beat, is_threaded=is_threaded)
+            return cls(
+                writing, connect_readonly(path), beat, is_threaded=is_threaded, sealer=sealer
+            )
         except StoreError:
             beat.close()
             writing.close()
@@ -200,7 +230,9 @@ class SqliteStore:
         begun_at = time.perf_counter()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            outcomes = [apply(connection, write) for write in writes]
+            outcomes = apply_all(
+                connection, [sealing.sealed(write, self._sealer) for write in writes]
+            )
             self._beat.advance(connection)
             connection.execute("COMMIT")
         except BaseException:
@@ -249,9 +281,47 @@ class SqliteStore:
         """See `Store.find_overview`."""
         return await self._read(reading.find_overview, meter)
 
-    async def sessions(self) -> Iterable[StoredSession]:
+    async def history(self, meter: Eui64, *, limit: int = 1000) -> Sequence[StandingChange]:
+        """See `Store.history`."""
+        return await self._read(standing.history, meter, limit)
+
+    async def trust_counts(self) -> Mapping[bytes, int]:
+        """See `Store.trust_counts`."""
+        return await self._read(standing.trust_counts)
+
+    async def unconfirmed(self, kid: bytes) -> Iterable[Eui64]:
+        """See `Store.unconfirmed`."""
+        return await self._read(standing.unconfirmed, kid)
+
+    async def find_details(self, meter: Eui64) -> DeviceDetails | None:
+        """See `Store.find_details`."""
+        return await self._read(standing.find_details, meter)
+
+    async def sessions(
+        self, *, after: Eui64 = FIRST, limit: int | None = None
+    ) -> Sequence[StoredSession]:
         """See `Store.sessions`."""
-        return await self._read(reading.sessions)
+        return await self._read(reading.sessions, after, limit, self._sealer)
+
+    async def find_session(self, meter: Eui64) -> StoredSession | None:
+        """See `Store.find_session`."""
+        return await self._read(reading.find_session, meter, self._sealer)
+
+    async def heard_at(self, meter: Eui64) -> int | None:
+        """See `Store.heard_at`."""
+        return await self._read(reading.heard_at, meter)
+
+    async def newest_at(self) -> int:
+        """See `Store.newest_at`."""
+        return await self._read(reading.newest_at)
+
+    async def find_former(self, recipient_id: bytes) -> FormerSession | None:
+        """See `Store.find_former`."""
+        return await self._read(reading.find_former, recipient_id, self._sealer)
+
+    async def suspicions(self) -> Sequence[Suspicion]:
+        """See `Store.suspicions`."""
+        return await self._read(reading.suspicions)
 
     async def recalls(self) -> Iterable[Eui64]:
         """See `Store.recalls`."""
@@ -261,21 +331,27 @@ class SqliteStore:
         """See `Store.report_days`."""
         return await self._read(reading.report_days, meter, first_day, last_day)
 
-    async def locations(self) -> Iterable[Location]:
+    async def locations(
+        self, *, after: Eui64 = FIRST, limit: int | None = None
+    ) -> Sequence[Location]:
         """See `Store.locations`."""
-        return await self._read(reading.locations)
+        return await self._read(reading.locations, after, limit)
 
-    async def channel_sets(self) -> Iterable[tuple[Eui64, int, ChannelRecord]]:
+    async def channel_sets(
+        self, *, after: Eui64 = FIRST, limit: int | None = None
+    ) -> Sequence[tuple[Eui64, int, ChannelRecord]]:
         """See `Store.channel_sets`."""
-        return await self._read(reading.channel_sets)
+        return await self._read(reading.channel_sets, after, limit)
 
     async def channels(self, meter: Eui64, channel_set: int) -> Sequence[ChannelRecord]:
         """See `Store.channels`."""
         return await self._read(reading.channels, meter, channel_set)
 
-    async def offsets(self) -> Iterable[tuple[Eui64, int]]:
+    async def offsets(
+        self, *, after: Eui64 = FIRST, limit: int | None = None
+    ) -> Sequence[tuple[Eui64, int]]:
         """See `Store.offsets`."""
-        return await self._read(reading.offsets)
+        return await self._read(reading.offsets, after, limit)
 
     async def blocks(self, meter: Eui64, first_day: int, last_day: int) -> Sequence[StoredBlock]:
         """See `Store.blocks`."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from typing import assert_never
+from collections.abc import Sequence
+from typing import Final, assert_never
 
 from amistack.identifiers import Eui64
-from headend.domain.meters import RegistrationRecord, StoredSession
+from headend.domain.meters import MeterState, RegistrationRecord, StoredSession
 from headend.domain.readings import (
     DayBlock,
     LogRecord,
@@ -17,20 +18,35 @@ from headend.domain.readings import (
     ReportRecord,
 )
 from headend.store.interface import (
-    Enrolled,
-    EnrolmentConflict,
+    ChangeStanding,
+    ConfirmTrust,
+    DismissSuspicion,
+    EndSessions,
     EnrolMeters,
     InterruptReads,
     KeepDelivery,
     KeepRead,
     KeepSession,
     Kept,
+    NotEnrolled,
     Outcome,
     RecallDone,
     Record,
+    Reserved,
     ReserveNumbers,
+    SuspectClone,
     Write,
 )
+from headend.store.sqlite import standing
+from headend.store.sqlite.batches import batch_at, keep_batch
+
+_MAY_JOIN: Final = (None, MeterState.ENROLLED)
+"""Where a meter stands that may have a session; one without a place is known to the tests alone."""
+
+FORMER_KEPT_S: Final = 7 * 86_400
+"""Seconds that a session is kept after it was replaced: a copy of a meter speaks every day."""
+KEPT_DAYS_S: Final = 45 * 86_400
+"""Seconds of history that every meter keeps."""
 
 
 def apply(connection: sqlite3.Connection, write: Write) -> Outcome:
@@ -39,12 +55,12 @@ def apply(connection: sqlite3.Connection, write: Write) -> Outcome:
         case KeepDelivery():
             return _keep_delivery(connection, write)
         case ReserveNumbers():
-            connection.execute(
-                "UPDATE session SET reserved_until = max(reserved_until, ?) WHERE recipient_id = ?",
-                (write.until, write.recipient_id),
-            )
-            return None
+            return _reserve(connection, write)
         case KeepSession():
+            # In the same transaction as the look: a handshake must not outrun a revocation.
+            if standing.state_of(connection, write.session.meter) not in _MAY_JOIN:
+                return NotEnrolled()
+            _set_aside_session(connection, write.session.meter, write.session.established_at)
             _keep_session(connection, write.session)
             _keep_location(
                 connection, write.session.meter, write.path, write.session.established_at
@@ -57,7 +73,19 @@ def apply(connection: sqlite3.Connection, write: Write) -> Outcome:
             _keep_read(connection, write.read)
             return None
         case EnrolMeters():
-            return _enrol(connection, write)
+            return standing.enrol(connection, write)
+        case ChangeStanding():
+            return standing.change(connection, write)
+        case EndSessions():
+            return standing.end_sessions(connection, write)
+        case ConfirmTrust():
+            return standing.confirm_trust(connection, write)
+        case SuspectClone():
+            _suspect(connection, write)
+            return None
+        case DismissSuspicion():
+            gone = connection.execute("DELETE FROM suspicion WHERE meter = ?", (write.meter,))
+            return bool(gone.rowcount)
         case InterruptReads():
             connection.execute(
                 "UPDATE on_demand_read SET result = ? WHERE result = ?",
@@ -68,34 +96,66 @@ def apply(connection: sqlite3.Connection, write: Write) -> Outcome:
             assert_never(write)
 
 
-def doubt(connection: sqlite3.Connection) -> None:
-    """Mark what cannot be trusted in a store that was put back from a backup."""
+def apply_all(connection: sqlite3.Connection, writes: Sequence[Write]) -> list[Outcome]:
+    """`apply` to each, in order; deliveries of many meters in a row are kept together."""
+    outcomes: list[Outcome] = []
+    while len(outcomes) < len(writes):
+        batch = batch_at(writes, len(outcomes))
+        kept = keep_batch(connection, batch) if batch else None
+        if kept is not None:
+            outcomes += kept
+            continue
+        alone = writes[len(outcomes) : len(outcomes) + max(1, len(batch))]
+        outcomes += [apply(connection, write) for write in alone]
+    return outcomes
+
+
+def doubt(connection: sqlite3.Connection, at: int) -> None:
+    """Mark what cannot be trusted in a store that was put back from a backup; `at` UTC s."""
     connection.execute("UPDATE session SET is_window_doubtful = 1")
     connection.execute("INSERT OR IGNORE INTO recall SELECT meter FROM meter")
+    connection.execute("UPDATE beat SET restored_at = ?", (at,))
 
 
-def _enrol(connection: sqlite3.Connection, write: EnrolMeters) -> Outcome:
-    known: dict[Eui64, bytes] = {}
-    for meter in write.meters:
-        row = connection.execute(
-            "SELECT public_key FROM meter WHERE meter = ?", (meter.id,)
-        ).fetchone()
-        if row is not None:
-            known[meter.id] = row[0]
-    conflicts = tuple(m.id for m in write.meters if known.get(m.id, m.public_key) != m.public_key)
-    if conflicts:
-        return EnrolmentConflict(conflicts)
-    connection.executemany(
-        "INSERT INTO meter VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [(m.id, m.public_key, m.state, m.enrolled_at) for m in write.meters],
+def _set_aside_session(connection: sqlite3.Connection, meter: Eui64, at: int) -> None:
+    """Keep the session that a meter has now as its former one; `at` UTC s."""
+    connection.execute(
+        "INSERT OR REPLACE INTO former_session SELECT meter, recipient_id, sender_id, "
+        "master_secret, master_salt, algorithm, window_base, window_bitmap, ? "
+        "FROM session WHERE meter = ?",
+        (at, meter),
     )
-    return Enrolled(new=len(write.meters) - len(known), known=len(known))
+    connection.execute("DELETE FROM former_session WHERE replaced_at < ?", (at - FORMER_KEPT_S,))
+
+
+def _suspect(connection: sqlite3.Connection, write: SuspectClone) -> None:
+    connection.execute(
+        "INSERT INTO suspicion VALUES (?, ?, ?, ?, 1, ?, ?) ON CONFLICT (meter) DO UPDATE SET "
+        "reason = excluded.reason, last_at = excluded.last_at, count = count + 1, "
+        "path = excluded.path, other_path = excluded.other_path",
+        (write.meter, write.sign.name, write.at, write.at, write.path, write.other_path),
+    )
+    if write.ends_session:
+        _set_aside_session(connection, write.meter, write.at)
+        connection.execute("DELETE FROM session WHERE meter = ?", (write.meter,))
+
+
+def _reserve(connection: sqlite3.Connection, write: ReserveNumbers) -> Outcome:
+    connection.execute(
+        "UPDATE session SET reserved_until = max(reserved_until, ?), "
+        "reserved_count = reserved_count + ? WHERE recipient_id = ?",
+        (write.until, write.count, write.recipient_id),
+    )
+    row = connection.execute(
+        "SELECT reserved_count FROM session WHERE recipient_id = ?", (write.recipient_id,)
+    ).fetchone()
+    return Reserved(0 if row is None else row[0])
 
 
 def _keep_session(connection: sqlite3.Connection, session: StoredSession) -> None:
     base, bitmap = session.window
     connection.execute(
-        "INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+        "INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
         (
             session.meter,
             session.recipient_id,
@@ -107,6 +167,8 @@ def _keep_session(connection: sqlite3.Connection, session: StoredSession) -> Non
             base,
             bitmap.to_bytes(8, "big"),
             session.established_at,
+            session.established_at,
+            session.reserved_until,
         ),
     )
 
@@ -143,9 +205,14 @@ def _keep_read(connection: sqlite3.Connection, read: OnDemandRead) -> None:
 def _keep_delivery(connection: sqlite3.Connection, delivery: KeepDelivery) -> tuple[Kept, ...]:
     base, bitmap = delivery.window
     connection.execute(
-        "UPDATE session SET window_base = ?, window_bitmap = ?, is_window_doubtful = 0 "
-        "WHERE recipient_id = ?",
-        (base, bitmap.to_bytes(8, "big"), delivery.recipient_id),
+        "UPDATE session SET window_base = ?, window_bitmap = ?, is_window_doubtful = 0, "
+        "heard_at = coalesce(?, heard_at) WHERE recipient_id = ?",
+        (
+            base,
+            bitmap.to_bytes(8, "big"),
+            None if delivery.is_behind else delivery.received_ms // 1000,
+            delivery.recipient_id,
+        ),
     )
     _keep_location(connection, delivery.meter, delivery.path, delivery.received_ms // 1000)
     return tuple(_keep_record(connection, delivery, record) for record in delivery.records)
