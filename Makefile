@@ -5,9 +5,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 PYTEST_WORKERS ?= 2
+SOAK_FUZZ_S ?= 600
+SOAK_PARTS := conformance flood kills worlds fuzz
+export PYTEST_WORKERS SOAK_FUZZ_S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo bench test soak check format requirements constraints clean
+.PHONY: help setup setup-dev demo bench test soak $(SOAK_PARTS:%=soak-%) check format requirements constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -40,8 +43,11 @@ bench: setup  ## what the parts cost, beside the least they could; ARGS="--quick
 test: setup-dev  ## every test; ARGS="tests/coap -k token"
 	@$(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) $(ARGS)
 
-soak: setup-dev  ## the long tests alone, half an hour; ARGS="-k kills", AMISTACK_SEED=7
-	@AMISTACK_SOAK=1 $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) -m soak $(ARGS)
+soak: setup-dev  ## the long runs, about four hours; or one: soak-kills, soak-worlds, soak-fuzz, ...
+	@$(BIN)/python -m tests.support.soak $(ARGS)
+
+$(SOAK_PARTS:%=soak-%): soak-%: setup-dev
+	@$(BIN)/python -m tests.support.soak $*
 
 check: setup-dev  ## lint, format, types and import contracts
 	@$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from amistack.errors import AmiError
+from interop.fuzz.options import add_parser as add_fuzz_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="interop", description="The programs together: a demo street, benchmarks."
+        prog="interop",
+        description="The programs together: a demo street, benchmarks, conformance, fuzzing.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser(
@@ -70,7 +72,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--quick", action="store_true", help="less work, less certain figures")
     bench.set_defaults(run=_bench)
+    _add_conformance(commands)
+    add_fuzz_parser(commands)
     return parser
+
+
+def _add_conformance(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    conformance = commands.add_parser(
+        "conformance", help="published vectors and foreign implementations judge this stack"
+    )
+    conformance.add_argument(
+        "--suite",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this one; may be repeated",
+    )
+    form = conformance.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object")
+    form.add_argument("--markdown", action="store_true", help="print the table for a document")
+    form.add_argument("--list", action="store_true", help="say what there is, and run nothing")
+    conformance.set_defaults(run=_conformance)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -100,3 +122,16 @@ def _bench(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     size = Size.QUICK if options.quick else Size.FULL
     return bench(Options(tuple(options.names), options.json, size))
+
+
+def _conformance(options: argparse.Namespace) -> int:
+    from interop.conformance.run import Options, conformance
+
+    return conformance(
+        Options(
+            names=tuple(options.suite),
+            is_json=options.json,
+            is_markdown=options.markdown,
+            is_list=options.list,
+        )
+    )

@@ -7,6 +7,8 @@ from types import ModuleType
 from typing import Final
 
 from interop.bench import (
+    coap_exchange_cpu_us,
+    edhoc_flood_cpu_us,
     edhoc_responder_cpu_us,
     headend_idle_meter_bytes,
     meterd_pss_mib,
@@ -25,7 +27,9 @@ MODULES: Final[Mapping[str, ModuleType]] = {
         report_wire_bytes,
         report_udp_cpu_us,
         oscore_pair_cpu_us,
+        coap_exchange_cpu_us,
         edhoc_responder_cpu_us,
+        edhoc_flood_cpu_us,
         headend_idle_meter_bytes,
         meterd_pss_mib,
         meterd_start_s,

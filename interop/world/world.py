@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,7 @@ class World:
         private_key = _private_key(self.seed, 0)
         public_key = encode_public_key(private_key.public_key())
         key = AuthenticationKey(private_key, head_end_credential(public_key))
-        store = SqliteStore.open(self.folder / "headend.sqlite", is_threaded=False)
+        store = SqliteStore.open(self.folder / "headend.sqlite", is_threaded=False, wall=self.utc)
         southbound = Southbound(
             key=key,
             store=store,
@@ -164,6 +165,19 @@ class World:
         )
         self.meters.append(node)
         return node
+
+    def copy_meter(self, node: MeterNode, address: str) -> MeterNode:
+        """A second device with all that is stored of a meter which is down, not started yet.
+
+        It is none of `meters`: nobody waits for its reports.
+        """
+        assert node.meter is None, "what a running meter writes is not whole"
+        folder = node.folder.with_name(f"{node.folder.name}-copy")
+        shutil.copytree(node.folder, folder)
+        config = folder / "meterd.toml"
+        text = config.read_text(encoding="utf-8").replace(f'"{node.address}:', f'"{address}:')
+        config.write_text(text, encoding="utf-8")
+        return MeterNode(node.identity, folder, address, node.clock_error_s)
 
     async def start_meter(self, node: MeterNode) -> None:
         """Start a meter on what its storage holds."""

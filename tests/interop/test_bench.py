@@ -18,24 +18,36 @@ from pathlib import Path
 
 import pytest
 
+from amistack.coap.codes import Code, Type
+from amistack.coap.message import Message
 from amistack.session.oscore import SecurityContext
+from interop.bench import coap_exchange_cpu_us
 from interop.bench.bare import open_request, seal_answer, table_of
+from interop.bench.coap_exchanges import PATH, PAYLOAD, SIDES, Outcome, measured
 from interop.bench.figure import BenchError, Figure, Size
 from interop.bench.fleet import known
 from interop.bench.load import check, prepare
 from interop.bench.measuring import contest, cpu_s, first_core, memory_kib
 from interop.bench.registry import BENCHMARKS, MODULES
 from interop.bench.run import Options, bench, row
+from interop.peers.aiocoap_plain import missing
 
 INTEROP = Path(sys.executable).parent / "interop"
 FIELDS = {"name", "value", "unit", "limit", "ratio", "goal"}
-WITH_LIMIT = {"report_udp_cpu_us", "oscore_pair_cpu_us", "edhoc_responder_cpu_us"}
+WITH_LIMIT = {
+    "report_udp_cpu_us",
+    "oscore_pair_cpu_us",
+    "coap_exchange_cpu_us",
+    "edhoc_responder_cpu_us",
+}
 NAMES = [
     "report_payload_bytes",
     "report_wire_bytes",
     "report_udp_cpu_us",
     "oscore_pair_cpu_us",
+    "coap_exchange_cpu_us",
     "edhoc_responder_cpu_us",
+    "edhoc_flood_cpu_us",
     "headend_idle_meter_bytes",
     "meterd_pss_mib",
     "meterd_start_s",
@@ -48,6 +60,8 @@ def test_benchmarks_have_the_promised_names() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_benchmark_runs_and_gives_its_figure(name: str) -> None:
+    if name == coap_exchange_cpu_us.NAME and (why := missing()) is not None:
+        pytest.skip(why)
     figure = BENCHMARKS[name](Size.TINY)
     assert figure.name == name
     assert figure.value >= 0
@@ -122,6 +136,38 @@ def test_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BenchError, match="cannot be written"):
         bench(Options(("report_payload_bytes",), tmp_path / "file" / "x.json", Size.TINY))
+
+
+# Beside aiocoap
+
+
+def test_sides_that_say_different_things_are_not_compared() -> None:
+    ours = Outcome(50.0, "4202b172", "6244")
+    coap_exchange_cpu_us.check(ours, dataclasses.replace(ours, cpu_us=500.0))
+    for other in ("request", "response"):
+        with pytest.raises(BenchError, match="different octets"):
+            coap_exchange_cpu_us.check(ours, dataclasses.replace(ours, **{other: "4202b173"}))
+
+
+def test_without_aiocoap_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(BenchError, match=r"^aiocoap is not installed: pip install \S+ ?\S*$"):
+        coap_exchange_cpu_us.measure(Size.TINY)
+
+
+@pytest.mark.skipif(missing() is not None, reason="aiocoap is not installed")
+async def test_exchange_that_is_measured_is_the_promised_one() -> None:
+    for side in SIDES.values():
+        outcome = await measured(side(), 2, 3)
+        assert outcome.cpu_us > 0
+        request, response = (
+            Message.decode(octets[:2] + b"id" + octets[2:])
+            for octets in map(bytes.fromhex, (outcome.request, outcome.response))
+        )
+        assert (request.type, request.code, request.path) == (Type.CON, Code.POST, PATH)
+        assert request.payload == PAYLOAD
+        assert len(request.payload) == 300
+        assert (response.type, response.code, response.payload) == (Type.ACK, Code.CHANGED, b"")
 
 
 # The means of measuring

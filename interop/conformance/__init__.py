@@ -1,0 +1,1 @@
+"""Suites in which published vectors and foreign implementations judge this stack."""

@@ -1,0 +1,1 @@
+"""Every decoder and every machine, given input that nobody made on purpose."""

@@ -1,0 +1,1 @@
+"""Foreign implementations that this stack talks to, how they are started, and our side of it."""

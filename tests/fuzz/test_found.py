@@ -1,0 +1,44 @@
+"""What fuzzing has found, so that it is found once.
+
+The contract under test: inputs that broke something once are refused now.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from amistack.errors import EdhocError, StoreUnusable
+from amistack.session.credentials import x5t_credential
+from interop.fuzz.targets import find
+from interop.fuzz.targets.files import MemoryFiles
+from meterd.journal import Journal
+from meterd.storage import Storage
+
+
+def test_a_certificate_of_a_version_that_does_not_exist_is_refused() -> None:
+    certificate = find("edhoc_certificate").seeds()[0]
+    version = bytes.fromhex("a003020102")
+    assert certificate.count(version) == 1
+    for number in (3, 0x7A, 0xFF):
+        odd = certificate.replace(version, version[:-1] + bytes((number,)))
+        with pytest.raises(EdhocError):
+            x5t_credential(odd)
+
+
+def test_a_certificate_with_a_serial_number_below_one_is_refused() -> None:
+    certificate = find("edhoc_certificate").seeds()[0]
+    serial = bytes.fromhex("a003020102020107")
+    assert certificate.count(serial) == 1
+    for number in (0, 0x80):
+        with pytest.raises(EdhocError):
+            x5t_credential(certificate.replace(serial, serial[:-1] + bytes((number,))))
+
+
+def test_a_journal_of_strange_keys_is_refused_in_one_line() -> None:
+    files = MemoryFiles({})
+    journal = Journal(files)
+    journal.transact([("owed", "two\nlines", True)])
+    journal.close()
+    with pytest.raises(StoreUnusable) as refused:
+        Storage.on(files)
+    assert "\n" not in str(refused.value)
