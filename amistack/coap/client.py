@@ -180,15 +180,13 @@ class Client:
             if earlier is not None and earlier.reply is not None:
                 self._delivery.data.append((peer, earlier.reply))
                 return
-            remembered = self._duplicates.remember(
-                peer,
-                message.message_id,
-                now=now,
-                lifetime=self._delivery.lifetime_of(peer, is_confirmable=True),
-            )
-            remembered.reply = self._delivery.send_empty(
-                Type.ACK if is_wanted else Type.RST, message.message_id, peer
-            )
+            kind = Type.ACK if is_wanted else Type.RST
+            reply = self._delivery.send_empty(kind, message.message_id, peer)
+            if is_wanted:  # The other is judged again if it comes again; anybody can send it.
+                lifetime = self._delivery.lifetime_of(peer, is_confirmable=True)
+                self._duplicates.remember(
+                    peer, message.message_id, now=now, lifetime=lifetime
+                ).reply = reply
         elif not is_wanted and observe_of(message) is not None:
             # Silence would be taken for interest (RFC 7641 section 3.6).
             self._delivery.send_empty(Type.RST, message.message_id, peer)

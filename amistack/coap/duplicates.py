@@ -56,6 +56,10 @@ class Duplicates:
             self.evicted_count += 1
         return entry
 
+    def forget(self, peer: Peer, message_id: int) -> None:
+        """What comes under that id is another message, or may be taken for one."""
+        self._remembered.pop((peer, message_id), None)
+
     def forget_expired(self, *, now: float) -> None:
         """Drop what is too old to come again, oldest first, up to the first that is not."""
         order = self._order

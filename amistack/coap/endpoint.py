@@ -211,6 +211,14 @@ class Endpoint:
         """
         self._server.respond_with(exchange, code, body, now=now)
 
+    def refuse(self, exchange: ExchangeId, message: Message, *, now: float) -> None:
+        """`respond` to what proved nothing and changed nothing, and forget that it came.
+
+        Its source may be false: it must not stand in the way of a message of the true peer's that
+        has the same id. If it comes again it is judged again.
+        """
+        self._server.refuse(exchange, message, now=now)
+
     def may_observe(self, exchange: ExchangeId) -> bool:
         """Whether `respond` with `opens_observation` and a success would open an observation."""
         return self._server.may_observe(exchange)

@@ -159,6 +159,13 @@ class Server:
         incoming.remembered.reply = octets
         self._delivery.data.append((incoming.peer, octets))
 
+    def refuse(self, exchange: ExchangeId, message: Message, *, now: float) -> None:
+        """See `Endpoint.refuse`."""
+        incoming = self.incoming.get(exchange)
+        self.respond(exchange, message, opens_observation=False, now=now)
+        if incoming is not None:
+            self._duplicates.forget(incoming.peer, incoming.message_id)
+
     def may_observe(self, exchange: ExchangeId) -> bool:
         """See `Endpoint.may_observe`."""
         incoming = self.incoming.get(exchange)
@@ -186,7 +193,7 @@ class Server:
         if is_full:
             self.busy_count += 1
             answer = Message.response(Code.SERVICE_UNAVAILABLE, max_age=self._limits.busy_max_age)
-            self._answer(exchange, answer, now=now)
+            self.respond(exchange, answer, opens_observation=False, now=now)
             return
         try:
             check_options(message.options, self._understood)
@@ -273,4 +280,4 @@ class Server:
         return waiting[0][0] if waiting else None
 
     def _answer(self, exchange: ExchangeId, message: Message, *, now: float) -> None:
-        self.respond(exchange, message, opens_observation=False, now=now)
+        self.refuse(exchange, message, now=now)

@@ -637,13 +637,14 @@ class Secured:
         if path == WELL_KNOWN_EDHOC and self._is_responder:
             self._go_on(self._desk.receive(message, event.peer, now=now), event.exchange, now)
         elif path == WELL_KNOWN_CORE:
-            self._endpoint.respond(event.exchange, core_answer(self._links, message), now=now)
+            self._endpoint.refuse(event.exchange, core_answer(self._links, message), now=now)
         else:
             self._refuse_in_clear(event, "not protected", Code.UNAUTHORIZED, now)
 
     def _go_on(self, outcome: Message | CredentialWanted, exchange: ExchangeId, now: float) -> None:
         if isinstance(outcome, Message):
-            self._endpoint.respond(exchange, outcome, now=now)
+            # The desk knows by itself what it answered before.
+            self._endpoint.refuse(exchange, outcome, now=now)
         else:
             self._handshake_exchanges[outcome.handshake] = exchange
             self._events.append(outcome)
@@ -758,7 +759,7 @@ class Secured:
         """Answer as RFC 8613 section 8.2 says: unprotected, and not to be kept by anyone."""
         self._refused[reason] += 1
         answer = Message.response(code, payload=reason.encode(), max_age=0)
-        self._endpoint.respond(event.exchange, answer, now=now)
+        self._endpoint.refuse(event.exchange, answer, now=now)
 
     # Responses of peers
 

@@ -89,6 +89,7 @@ class Program:
         self.backup = Disk()
         self.backed_up_count = 0
         self.lost: set[bytes] = set()
+        self.doubtful: set[bytes] = set()
         self.lost_count = 0
 
     def on_event(self, event: Event) -> None:
@@ -184,6 +185,7 @@ class Program:
         for event in done:
             if is_durable:
                 self.party.disk.keep_window(event.recipient_id, event.window)
+                self.doubtful.discard(event.recipient_id)
                 if event.message.code == Code.POST:
                     # Its sender may repeat what was never answered, and then it says that it does.
                     is_proven = event.message.option(OptionNumber.ECHO) is not None
@@ -222,7 +224,14 @@ class Program:
 
     def restart(self) -> None:
         self.die()
-        self.party.restart()
+        party = self.party
+        party.stack = party._born()
+        for identity, saved in party.disk.sessions.items():
+            is_doubtful = saved.parameters.recipient_id in self.doubtful
+            party.stack.add_session(identity, saved.restored(), is_window_doubtful=is_doubtful)
+        assert party.host is not None
+        party.host.machine = party.stack
+        party.host.settle()
 
     def back_up(self) -> None:
         self.backup = copy.deepcopy(self.party.disk)
@@ -230,19 +239,15 @@ class Program:
 
     def put_back(self) -> None:
         """Come back with an old disk, and know that: the numbers go on far above."""
-        self.die()
         party = self.party
         self.lost_count += 1
         self.lost.update(self.committed[self.backed_up_count :])
         del self.committed[self.backed_up_count :]
         party.disk = copy.deepcopy(self.backup)
-        party.stack = party._born()
-        for identity, saved in party.disk.sessions.items():
+        for saved in party.disk.sessions.values():
             saved.reserved_until += LOST_NUMBERS * self.lost_count
-            party.stack.add_session(identity, saved.restored(), is_window_doubtful=True)
-        assert party.host is not None
-        party.host.machine = party.stack
-        party.host.settle()
+            self.doubtful.add(saved.parameters.recipient_id)
+        self.restart()
 
 
 def is_success(message: Message) -> bool:
