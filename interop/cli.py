@@ -12,23 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from amistack.errors import AmiError
+from amistack.command import run
 from interop.fuzz.options import add_parser as add_fuzz_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        code: int = options.run(options)
-    except AmiError as error:
-        print(f"interop: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return code
+    return run("interop", lambda: options.run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

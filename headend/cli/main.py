@@ -8,13 +8,13 @@ Never   a traceback for what an operator can mend: one line on standard error
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from amistack.errors import AmiError, ConfigError
+from amistack.command import run
+from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, parse_eui64
 from headend.cli.pki import add_pki_commands
 from headend.cli.registry import actor, add_meter_commands, add_shipment_commands
@@ -31,24 +31,7 @@ DEADLINE_S: Final = 30.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        code: int = options.run(options)
-        sys.stdout.flush()
-    except AmiError as error:
-        print(f"headend: {one_line(str(error))}", file=sys.stderr)
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader had enough. What is still buffered must not complain at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    return code
-
-
-def one_line(text: str) -> str:
-    """`text` without what would break a terminal's line."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return run("headend", lambda: options.run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
