@@ -1,1 +1,1 @@
-"""Many nodes: routing, topology and the simulator will stand here. Nothing is in it yet."""
+"""Many nodes: packets, sealed frames, routing over them, the whole view of it, and a simulator."""

@@ -1,0 +1,1 @@
+"""One node's view of the mesh: neighbours, its place in the tree, and forwarding."""

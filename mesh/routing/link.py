@@ -1,0 +1,110 @@
+"""One hop: a frame at a time, repeated until it is acknowledged or given up.
+
+In      `begin` with a sealed frame, `frame_sent`, `acknowledged`, `handle_timer`
+Out     `octets_to_send`, `deadline`; `begin` and `handle_timer` say what became of a frame
+Limit   one frame in flight; `attempts_max` transmissions of it, as many again that the radio
+        could not make
+Never   chooses whom to send to
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+
+from mesh.routing.profile import Links
+from mesh.routing.trickle import NEVER
+from mesh.security import Sealed
+
+
+class Phase(enum.Enum):
+    """What the frame in flight waits for."""
+
+    IDLE = "no frame"
+    READY = "the radio"
+    ON_AIR = "the end of its transmission"
+    AWAITED = "its acknowledgement"
+    PAUSED = "the time to repeat it"
+
+
+class Hop:
+    """The frame in flight, if there is one."""
+
+    __slots__ = (
+        "_chance",
+        "_profile",
+        "attempts",
+        "blocked",
+        "deadline",
+        "phase",
+        "sealed",
+    )
+
+    def __init__(self, profile: Links, chance: random.Random) -> None:
+        self._profile = profile
+        self._chance = chance
+        self.phase = Phase.IDLE
+        self.sealed: Sealed | None = None
+        self.attempts = 0
+        """Transmissions so far."""
+        self.blocked = 0
+        """Times that the radio found no free moment."""
+        self.deadline = NEVER
+
+    def begin(self, sealed: Sealed) -> None:
+        """That frame is in flight."""
+        self.sealed = sealed
+        self.attempts = 0
+        self.blocked = 0
+        self.phase = Phase.READY
+        self.deadline = NEVER
+
+    def hand_out(self) -> Sealed | None:
+        """The frame, if it waits for the radio."""
+        if self.phase is not Phase.READY:
+            return None
+        self.phase = Phase.ON_AIR
+        return self.sealed
+
+    def frame_sent(self, *, now: float, was_on_air: bool) -> bool:
+        """Whether it is done with: nobody acknowledges it, or the radio cannot get it out."""
+        if self.sealed is None or self.phase is not Phase.ON_AIR:
+            return False
+        if not was_on_air:
+            self.blocked += 1
+            if self.blocked >= self._profile.attempts_max:
+                return True
+            self._pause(now, self.blocked)
+            return False
+        self.attempts += 1
+        if not self.sealed.wants_ack:
+            return True
+        self.phase = Phase.AWAITED
+        self.deadline = now + self._profile.ack_wait
+        return False
+
+    def handle_timer(self, *, now: float) -> bool:
+        """Whether it is given up: no acknowledgement came, and it was tried often enough."""
+        if self.deadline > now:
+            return False
+        self.deadline = NEVER
+        if self.phase is Phase.PAUSED:
+            self.phase = Phase.READY
+            return False
+        if self.phase is not Phase.AWAITED:
+            return False
+        if self.attempts >= self._profile.attempts_max:
+            return True
+        self._pause(now, self.attempts)
+        return False
+
+    def end(self) -> None:
+        """No frame is in flight."""
+        self.phase = Phase.IDLE
+        self.sealed = None
+        self.deadline = NEVER
+
+    def _pause(self, now: float, tries: int) -> None:
+        window = self._profile.retry_delay * 2 ** min(tries - 1, 6)
+        self.phase = Phase.PAUSED
+        self.deadline = now + window * self._chance.random()

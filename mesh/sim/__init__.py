@@ -1,0 +1,1 @@
+"""Real node machines by the thousand: one thread, one virtual clock, one seed."""

@@ -1,0 +1,215 @@
+"""The real node behind the simulator's door.
+
+Gives   `MeshNode`s with the network key, each with a disk of its own: what a node put there
+        outlives its power
+Never   touches how a node routes
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from amistack.errors import MeshError, TableFull
+from amistack.framing import Priority
+from amistack.identifiers import Eui64
+from mesh.packet import ROOT, Packet
+from mesh.routing.events import PacketReceived
+from mesh.routing.node import MeshNode, Role
+from mesh.routing.profile import Profile, load_profile
+from mesh.security import AesCcm, Cipher, CountersWanted, Seal
+from mesh.security.frame import ACK_TAG_SIZE, TAG_SIZE, FrameHeader, FrameType
+from mesh.sim.capture import Capture
+from mesh.sim.machine import NodeMachine
+from mesh.sim.radio import read_radio
+from mesh.sim.scenario import Scenario
+
+NETWORK_KEY: Final = bytes(range(16))
+"""Of simulated networks alone."""
+KEY_INDEX: Final = 1
+DODAG_ID: Final = bytes.fromhex("fd00 0000 0000 0000 0000 0000 0000 0001")
+FIRST_VERSION: Final = 240
+
+
+class FastCipher:
+    """A checksum in place of a cipher, with its sizes: for worlds in which nobody lies."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        self._key = zlib.crc32(key)
+
+    def _sum(self, nonce: bytes, header: bytes, text: bytes) -> bytes:
+        return zlib.crc32(text, zlib.crc32(header, zlib.crc32(nonce, self._key))).to_bytes(4, "big")
+
+    def seal(self, nonce: bytes, plaintext: bytes, header: bytes) -> bytes:
+        """The plaintext, and a checksum as long as a tag."""
+        return plaintext + self._sum(nonce, header, plaintext).rjust(TAG_SIZE, b"\0")
+
+    def open(self, nonce: bytes, sealed: bytes, header: bytes) -> bytes | None:
+        """The plaintext, or None where the checksum does not fit."""
+        plaintext = sealed[:-TAG_SIZE]
+        fits = sealed[-TAG_SIZE:] == self._sum(nonce, header, plaintext).rjust(TAG_SIZE, b"\0")
+        return plaintext if fits else None
+
+    def tag(self, nonce: bytes, header: bytes) -> bytes:
+        """The checksum of an acknowledgement."""
+        return self._sum(nonce, header, b"")[:ACK_TAG_SIZE]
+
+    def fits(self, nonce: bytes, tag: bytes, header: bytes) -> bool:
+        """Whether it is right."""
+        return tag == self.tag(nonce, header)
+
+
+CIPHERS: Final[dict[str, Callable[[bytes], Cipher]]] = {"aes-ccm": AesCcm, "fast": FastCipher}
+
+
+@dataclass(slots=True)
+class _Disk:
+    """What a node keeps without power."""
+
+    counter: int = 0
+    path_sequence: int | None = None
+    version: int = FIRST_VERSION
+
+
+@dataclass(slots=True)
+class MeshRouter:
+    """`mesh.sim.router.Router` with the real node."""
+
+    addresses: Sequence[Eui64]
+    profile: Profile
+    make_cipher: Callable[[bytes], Cipher]
+    sensitivity_dbm: float
+    disks: list[_Disk] = field(init=False)
+    numbers: dict[Eui64, int] = field(init=False)
+    queue_bound: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.disks = [_Disk() for _ in self.addresses]
+        self.numbers = {address: number for number, address in enumerate(self.addresses)}
+        # Eight queues, what waits for a way up (as many as one queue), and the one in flight.
+        self.queue_bound = (len(Priority) + 1) * self.profile.links.queue_count_max + 1
+
+    def make(self, number: int, *, is_root: bool, chance: random.Random, now: float) -> NodeMachine:
+        """A new life of node `number`, with what it kept from an earlier one."""
+        disk = self.disks[number]
+        seal = Seal(
+            self.addresses[number],
+            {KEY_INDEX: NETWORK_KEY},
+            active=KEY_INDEX,
+            stored_counter=disk.counter,
+            make_cipher=self.make_cipher,
+        )
+        node = MeshNode(
+            self.addresses[number],
+            short_address(number),
+            seal,
+            self.profile,
+            chance,
+            role=Role.COLLECTOR if is_root else Role.METER,
+            dodag_id=DODAG_ID if is_root else None,
+            version=disk.version,
+            path_sequence=disk.path_sequence,
+            sensitivity_dbm=self.sensitivity_dbm,
+        )
+        # Before the first frame there is a block of counters on disk.
+        for event in seal.events():
+            self.take(number, node, event)
+        node.start(now=now)
+        return node
+
+    def send(
+        self,
+        machine: NodeMachine,
+        payload: bytes,
+        *,
+        destination: int | None,
+        priority: int,
+        attempt: int,
+        now: float,
+    ) -> bool:
+        """Send to a node, or to the root if None. False if the node takes nothing now."""
+        node = _real(machine)
+        to = ROOT if destination is None else short_address(destination)
+        try:
+            return node.send(
+                payload, destination=to, priority=Priority(priority), now=now, attempt=attempt
+            )
+        except TableFull:
+            return False
+
+    def take(self, number: int, machine: NodeMachine, event: object) -> tuple[int, bytes] | None:
+        """Do what the event asks for; source and payload, if it is a packet that arrived."""
+        if isinstance(event, PacketReceived):
+            return event.source - 1, event.payload
+        if isinstance(event, CountersWanted):
+            self.disks[number].counter = event.until
+            _real(machine).counters_reserved(event.until)
+        return None
+
+    def stopped(self, number: int, machine: NodeMachine) -> None:
+        """The node loses power: what it wrote when it changed is on its disk."""
+        node = _real(machine)
+        self.disks[number].path_sequence = node.dao.path_sequence
+        if node.role is Role.COLLECTOR:
+            self.disks[number].version = node.dodag.version
+
+    def parents(self, machine: NodeMachine) -> Sequence[int]:
+        """Whom the node sends upward to, the preferred first."""
+        return [self.numbers[address] for address in _real(machine).parent_set]
+
+    def route(self, root: NodeMachine, number: int, *, now: float) -> Sequence[int] | None:
+        """The nodes that a packet from this root crosses, `number` last; None if unknown."""
+        relays = _real(root).route_to(short_address(number), now=now)
+        return None if relays is None else [*(relay - 1 for relay in relays), number]
+
+    def queue_share(self, machine: NodeMachine) -> float:
+        """How full all queues of the node together are, 1 being their bound."""
+        return _real(machine).queue_length / self.queue_bound
+
+
+def make_mesh_router(addresses: Sequence[Eui64], scenario: Scenario) -> MeshRouter:
+    """The router that a scenario asks for. Raises ConfigError for a profile that there is not."""
+    return MeshRouter(
+        addresses,
+        load_profile(scenario.profile),
+        CIPHERS[scenario.cipher],
+        read_radio(scenario.radio).sensitivity_dbm,
+    )
+
+
+def short_address(number: int) -> int:
+    """The 16-bit address of a simulated node."""
+    return number + 1
+
+
+def _real(machine: NodeMachine) -> MeshNode:
+    assert isinstance(machine, MeshNode)
+    return machine
+
+
+def packet_in(octets: bytes, destination: Eui64 | None, cipher: Cipher) -> Packet | None:
+    """What a frame carries, for whoever knows the network key; None for an acknowledgement."""
+    try:
+        header = FrameHeader.decode(octets)
+        if header.type is not FrameType.DATA:
+            return None
+        covered = octets[: header.size] + (destination or b"")
+        nonce = header.source + header.counter.to_bytes(4, "big") + bytes((header.key_index,))
+        plaintext = cipher.open(nonce, octets[header.size :], covered)
+        return None if plaintext is None else Packet.decode(plaintext)
+    except MeshError:
+        return None
+
+
+def capture_of(path: Path, addresses: Sequence[Eui64], scenario: Scenario) -> Capture:
+    """A capture that can read the frames of a scenario's nodes. Raises ConfigError."""
+    cipher = CIPHERS[scenario.cipher](NETWORK_KEY)
+    return Capture(
+        path, addresses, lambda octets, to: packet_in(octets, to, cipher), prefix=DODAG_ID[:8]
+    )

@@ -1,0 +1,268 @@
+"""DAOs: what a root believes of them, and the routes that it makes.
+
+The contract under test: nothing that is old, foreign or contradicts itself changes a row; every
+route is a chain of told parents without a loop, found by an oracle that enumerates them.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amistack.errors import MeshError
+from mesh.routing.dao import (
+    LATER_DELAY,
+    PATH_CONTROLS,
+    STATUS_ACCEPTED,
+    STATUS_OLD,
+    STATUS_REFUSED,
+    DaoSender,
+    RouteTable,
+)
+from mesh.routing.messages import Configuration, Dao, DaoAck, Transit, address_of
+from mesh.routing.profile import Routes
+from mesh.routing.trickle import NEVER
+
+PREFIX = bytes.fromhex("fd00000000000000")
+CONFIGURATION = Configuration(14, 9, 10, 1024, 256, 12, 100)
+ROOT_SHORT = 1
+
+
+def dao(target: int, *parents: int, sequence: int = 1, lifetime: int = 12) -> Dao:
+    return Dao(
+        0,
+        1,
+        address_of(PREFIX, target),
+        tuple(
+            Transit(address_of(PREFIX, parent), sequence, lifetime, control)
+            for parent, control in zip(parents, PATH_CONTROLS, strict=False)
+        ),
+    )
+
+
+def take(table: RouteTable, target: int, *parents: int, now: float = 0.0, **more: int) -> int:
+    told = dao(target, *parents, **more)
+    return table.take(told, CONFIGURATION, source=target, now=now)[1]
+
+
+def table_of(rows: dict[int, tuple[int, ...]]) -> RouteTable:
+    table = RouteTable(ROOT_SHORT)
+    for target, parents in rows.items():
+        take(table, target, *parents)
+    return table
+
+
+def test_a_route_follows_preferred_parents() -> None:
+    table = table_of({2: (1,), 3: (2, 1), 4: (3, 2)})
+    assert table.route_to(2, now=0.0) == ()
+    assert table.route_to(4, now=0.0) == (2, 3)
+    assert table.route_to(9, now=0.0) is None
+
+
+def test_other_routes_avoid_the_relays_of_the_first() -> None:
+    table = table_of({2: (1,), 3: (1,), 4: (2, 3), 5: (4, 3)})
+    routes = table.routes_to(5, now=0.0)
+    assert routes[0] == (2, 4)
+    assert routes[1] == (3,)
+    assert len(set(routes)) == len(routes) == 3
+
+
+def test_a_hop_that_failed_is_not_taken_while_there_is_another() -> None:
+    table = table_of({2: (1,), 3: (1,), 4: (2, 3)})
+    table.deny(2, 4, now=0.0)
+    assert table.route_to(4, now=1.0) == (3,)
+    assert table.route_to(4, now=1000.0) == (2,)
+    table.deny(3, 4, now=1.0)
+    assert table.route_to(4, now=2.0) == (2,)
+
+
+@pytest.mark.parametrize(
+    ("target", "parents", "reason"),
+    [
+        (5, (5,), "dao: its own parent"),
+        (5, (2, 5), "dao: its own parent"),
+        (5, (0,), "dao: its own parent"),
+        (1, (2,), "dao: bad target"),
+        (0, (2,), "dao: bad target"),
+    ],
+)
+def test_a_contradiction_changes_nothing(
+    target: int, parents: tuple[int, ...], reason: str
+) -> None:
+    table = table_of({2: (1,), 4: (2,)})
+    before = dict(table.rows)
+    assert take(table, target, *parents, sequence=9) == STATUS_REFUSED
+    assert table.rows == before
+    assert table.counters[reason] == 1
+
+
+def test_a_dao_about_somebody_else_changes_nothing() -> None:
+    table = table_of({2: (1,)})
+    assert table.take(dao(2, 1, sequence=5), CONFIGURATION, source=3, now=0.0)[1] == STATUS_REFUSED
+    assert table.rows[2].path_sequence == 1
+
+
+def test_a_foreign_address_is_refused() -> None:
+    table = RouteTable(ROOT_SHORT)
+    with pytest.raises(MeshError):
+        table.take(
+            Dao(0, 1, bytes(16), (Transit(bytes(16), 1, 1),)), CONFIGURATION, source=2, now=0.0
+        )
+
+
+def test_a_dao_that_makes_a_loop_is_dropped() -> None:
+    table = table_of({2: (1,), 3: (2,), 4: (3,)})
+    assert take(table, 2, 4, sequence=2) == STATUS_REFUSED
+    assert table.counters["dao: a loop"] == 1
+    assert table.route_to(4, now=0.0) == (2, 3)
+    # With another way home it is none.
+    assert take(table, 4, 1, 3, sequence=2) == STATUS_ACCEPTED
+    assert take(table, 2, 4, sequence=2) == STATUS_ACCEPTED
+    assert table.route_to(2, now=0.0) == (4,)
+
+
+def test_old_path_sequences_change_nothing() -> None:
+    table = table_of({2: (1,), 3: (1,)})
+    assert take(table, 4, 2, sequence=9) == STATUS_ACCEPTED
+    assert take(table, 4, 3, sequence=8) == STATUS_OLD
+    assert take(table, 4, 3, sequence=9) == STATUS_REFUSED
+    assert table.route_to(4, now=0.0) == (2,)
+    assert take(table, 4, 2, sequence=9) == STATUS_ACCEPTED
+
+
+def test_a_path_sequence_that_nobody_counts_to_changes_nothing() -> None:
+    table = table_of({2: (1,)})
+    assert take(table, 2, 3, sequence=200) == STATUS_REFUSED
+    assert table.route_to(2, now=0.0) == ()
+
+
+def test_a_route_is_never_longer_than_a_source_route() -> None:
+    table = table_of({short: (short - 1,) for short in range(2, 40)})
+    assert len(table.route_to(26, now=0.0) or ()) == 24
+    assert table.route_to(27, now=0.0) is None
+    # The preferred way is too long, another one is not.
+    take(table, 26, 25, 2, sequence=2)
+    take(table, 27, 26, sequence=2)
+    assert table.route_to(27, now=0.0) == (2, 26)
+
+
+def test_a_route_ends_with_its_lifetime_or_when_it_is_taken_back() -> None:
+    table = table_of({2: (1,)})
+    assert table.route_to(2, now=1199.0) == ()
+    assert table.route_to(2, now=1200.0) is None
+    take(table, 3, 1)
+    take(table, 3, 1, sequence=2, lifetime=0)
+    assert table.route_to(3, now=0.0) is None
+
+
+def test_what_another_root_knows_newer_is_forgotten_and_nothing_else() -> None:
+    table = table_of({2: (1,)})
+    assert not table.forget(2, path_sequence=1)
+    assert table.forget(2, path_sequence=2)
+    assert table.route_to(2, now=0.0) is None
+
+
+sequences = st.integers(0, 127) | st.integers(240, 255)
+
+
+@settings(deadline=None)
+@given(sequences, sequences)
+def test_a_node_that_lost_its_sequence_is_believed_after_two_refusals(known: int, own: int) -> None:
+    table = RouteTable(ROOT_SHORT)
+    take(table, 2, 1, sequence=known)
+    sender = DaoSender(Routes(), random.Random(1), path_sequence=own)
+    sender.change(now=0.0, is_urgent=True)
+    for _ in range(3):
+        now = sender.deadline
+        told = sender.make(PREFIX, 2, (3,), 12)
+        sender.sent(now=now)
+        _, status = table.take(told, CONFIGURATION, source=2, now=0.0)
+        sender.hear_ack(DaoAck(0, told.sequence, status), CONFIGURATION, now=now)
+        if status == STATUS_ACCEPTED:
+            break
+    assert sender.is_acknowledged
+    assert table.rows[2].parents == (3,)
+
+
+graphs = st.dictionaries(
+    st.integers(2, 9),
+    st.lists(st.integers(1, 9), min_size=1, max_size=3, unique=True).map(tuple),
+    max_size=8,
+)
+
+
+def ways_up(table: RouteTable, target: int, seen: tuple[int, ...] = ()) -> set[tuple[int, ...]]:
+    """Every chain from the root, by brute force."""
+    if target == ROOT_SHORT:
+        return {()}
+    found: set[tuple[int, ...]] = set()
+    row = table.rows.get(target)
+    for parent in () if row is None else row.parents:
+        if parent not in seen and parent != target:
+            for way in ways_up(table, parent, (*seen, target)):
+                found.add(way if parent == ROOT_SHORT else (*way, parent))
+    return found
+
+
+@settings(deadline=None, max_examples=300)
+@given(graphs)
+def test_a_route_is_a_chain_of_told_parents_and_found_whenever_there_is_one(
+    rows: dict[int, tuple[int, ...]],
+) -> None:
+    table = table_of(rows)
+    for target in range(2, 10):
+        ways = ways_up(table, target)
+        routes = table.routes_to(target, now=0.0)
+        assert bool(routes) == bool(ways)
+        assert set(routes) <= ways
+        assert len(set(routes)) == len(routes)
+
+
+# The sender
+
+
+def test_a_dao_is_repeated_with_the_same_path_sequence_then_seldom() -> None:
+    sender = DaoSender(Routes(), random.Random(1), path_sequence=None)
+    sender.change(now=0.0, is_urgent=True)
+    assert sender.deadline <= Routes().dao_delay
+    told = []
+    now = 0.0
+    waits = []
+    for _ in range(Routes().dao_tries):
+        waits.append(sender.deadline - now)
+        now = sender.deadline
+        told.append(sender.make(PREFIX, 2, (1,), 12))
+        sender.sent(now=now)
+    assert len({one.transits[0].path_sequence for one in told}) == 1
+    assert len({one.sequence for one in told}) == len(told)
+    assert sender.deadline - now > 60.0
+    sender.make(PREFIX, 2, (1,), 12)
+    assert sender.path_sequence != told[0].transits[0].path_sequence
+
+
+def test_an_answer_to_an_older_dao_does_not_end_a_newer_change() -> None:
+    sender = DaoSender(Routes(), random.Random(1), path_sequence=None)
+    sender.change(now=0.0, is_urgent=True)
+    told = sender.make(PREFIX, 2, (1,), 12)
+    sender.sent(now=1.0)
+    sender.change(now=1.1, is_urgent=False)
+    due = sender.deadline
+    assert due <= 1.1 + LATER_DELAY
+    assert not sender.hear_ack(DaoAck(0, told.sequence), CONFIGURATION, now=1.2)
+    assert sender.deadline == due
+    assert not sender.is_acknowledged
+
+
+def test_an_accepted_dao_is_told_again_well_within_its_lifetime() -> None:
+    sender = DaoSender(Routes(), random.Random(1), path_sequence=None)
+    for _ in range(3):
+        sender.change(now=0.0, is_urgent=True)
+        told = sender.make(PREFIX, 2, (1,), 12)
+        sender.sent(now=0.0)
+        assert sender.hear_ack(DaoAck(0, told.sequence), CONFIGURATION, now=0.0)
+        assert 300.0 < sender.deadline < 700.0
+    sender.stop()
+    assert sender.deadline == NEVER

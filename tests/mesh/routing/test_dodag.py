@@ -1,0 +1,198 @@
+"""One node's place in the tree, step by step: who may be a parent, and when.
+
+The contract under test: a new parent has said a rank below the lowest of ours, unless nobody has
+us as a parent; a parent is taken when it acknowledged; who detaches tells each child first.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from amistack.identifiers import Eui64
+from mesh.routing.dodag import Act, Dodag, State
+from mesh.routing.messages import INFINITE_RANK, Dio, Dis
+from mesh.routing.profile import load_profile
+from tests.mesh.routing.medium import DODAG_ID, eui
+
+PROFILE = load_profile("rfc8036")
+UNIT = PROFILE.dodag.hop_rank_increase_min
+P, X, C, Y = (eui(short) for short in (10, 11, 12, 13))
+NEAR, FAR = 2 * UNIT, 9 * UNIT
+
+
+class Place:
+    """A Dodag, with a clock and what it asked for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.dodag = Dodag(PROFILE, random.Random(1))
+        self.dodag.start(now=0.0)
+
+    def hear(self, who: Eui64, rank: int, version: int = 240) -> None:
+        self.dodag.hear_dio(
+            who,
+            int.from_bytes(who[6:], "big"),
+            Dio(0, version, rank, 0, DODAG_ID, PROFILE.configuration),
+            now=self.now,
+            is_for_us=False,
+            rssi_dbm=None,
+        )
+
+    def wait(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.dodag.deadline <= end:
+            self.now = max(self.now, self.dodag.deadline)
+            self.dodag.handle_timer(now=self.now)
+        self.now = end
+
+    def asked(self) -> list[tuple[Act, Eui64 | None]]:
+        actions = list(self.dodag.actions)
+        self.dodag.actions.clear()
+        return actions
+
+    def answer(self, who: Eui64, act: Act, *, is_acknowledged: bool = True) -> None:
+        self.dodag.note_attempts(
+            who,
+            1 if is_acknowledged else 5,
+            act,
+            is_acknowledged=is_acknowledged,
+            now=self.now,
+        )
+
+    def join(self, who: Eui64, rank: int) -> None:
+        self.hear(who, rank)
+        self.wait(2.0)
+        assert (Act.REGISTER, who) in self.asked()
+        assert self.parent() is None
+        self.answer(who, Act.REGISTER)
+        assert self.parent() == who
+
+    def parent(self) -> Eui64 | None:
+        row = self.dodag.preferred
+        return None if row is None else row.eui
+
+    def fail(self, who: Eui64) -> None:
+        for _ in range(8):
+            self.answer(who, Act.PROBE, is_acknowledged=False)
+
+
+@pytest.fixture
+def place() -> Place:
+    place = Place()
+    place.join(P, NEAR)
+    place.asked()
+    return place
+
+
+def test_a_parent_is_one_only_when_it_acknowledged() -> None:
+    place = Place()
+    place.hear(P, NEAR)
+    place.wait(2.0)
+    place.answer(P, Act.REGISTER, is_acknowledged=False)
+    assert place.dodag.preferred is None
+    assert place.dodag.state is State.DETACHED
+
+
+def test_rank_is_the_etx_of_the_path(place: Place) -> None:
+    assert NEAR + UNIT <= place.dodag.rank <= NEAR + 2 * UNIT
+    assert place.dodag.lowest == place.dodag.rank
+
+
+def test_a_neighbour_of_higher_rank_is_no_parent_while_we_have_a_child(place: Place) -> None:
+    assert place.dodag.note_child(C, 12, FAR, now=place.now)
+    place.hear(X, place.dodag.lowest)
+    place.hear(P, INFINITE_RANK)
+    asked = place.asked()
+    assert place.dodag.preferred is None
+    assert place.dodag.rank == INFINITE_RANK
+    assert (Act.POISON, C) in asked
+    assert (Act.REGISTER, X) not in asked
+    place.wait(2.0)
+    assert (Act.REGISTER, X) not in place.asked()
+    # The child says that it knows: now anybody may be the parent, but the child.
+    place.hear(C, INFINITE_RANK)
+    place.answer(C, Act.POISON)
+    place.hear(X, FAR)
+    place.wait(2.0)
+    assert (Act.REGISTER, X) in place.asked()
+
+
+def test_a_neighbour_of_lower_rank_takes_over_at_once(place: Place) -> None:
+    assert place.dodag.note_child(C, 12, FAR, now=place.now)
+    place.hear(X, place.dodag.lowest - 1)
+    place.asked()
+    for _ in range(PROFILE.parents.failures_max):
+        place.answer(P, Act.PROBE, is_acknowledged=False)
+    asked = place.asked()
+    assert (Act.REGISTER, X) in asked
+    assert (Act.POISON, C) not in asked
+
+
+def test_a_child_that_comes_while_we_look_for_a_parent_is_told_first(place: Place) -> None:
+    place.hear(X, FAR)
+    place.fail(P)
+    place.wait(2.0)
+    assert (Act.REGISTER, X) in place.asked()
+    place.dodag.note_child(C, 12, FAR, now=place.now)
+    assert (Act.POISON, C) in place.asked()
+    place.answer(X, Act.REGISTER)
+    assert place.dodag.preferred is None
+    place.answer(C, Act.POISON)
+    place.wait(2.0)
+    assert (Act.REGISTER, X) in place.asked()
+
+
+def test_a_parent_that_loses_its_way_is_left_at_once(place: Place) -> None:
+    place.hear(P, INFINITE_RANK)
+    assert place.dodag.preferred is None
+    assert place.dodag.state is State.DETACHED
+
+
+def test_a_parent_that_asks_for_a_way_is_left_at_once(place: Place) -> None:
+    place.dodag.hear_dis(P, Dis(), now=place.now, is_for_us=False)
+    assert place.dodag.preferred is None
+
+
+def test_our_own_parent_cannot_come_through_us(place: Place) -> None:
+    assert not place.dodag.note_child(P, 10, FAR, now=place.now)
+
+
+def test_a_parent_whose_rank_rises_is_kept_up_to_the_bound(place: Place) -> None:
+    place.hear(P, NEAR + 2 * UNIT)
+    assert place.dodag.preferred is not None
+    assert place.dodag.rank > NEAR + 2 * UNIT
+    place.hear(P, NEAR + 20 * UNIT)
+    assert place.dodag.preferred is None
+
+
+def test_a_slightly_better_parent_needs_time_a_much_better_one_none(place: Place) -> None:
+    for who in (P, X):
+        for _ in range(30):
+            place.answer(who, Act.PROBE)
+    place.hear(P, NEAR + 3 * UNIT)
+    place.asked()
+    place.hear(X, NEAR + 2 * UNIT - 1)
+    assert (Act.REGISTER, X) not in place.asked()
+    place.hear(Y, UNIT)
+    assert (Act.REGISTER, Y) in place.asked()
+
+
+def test_an_older_version_is_nobodys_parent_and_a_newer_one_takes_us_along(place: Place) -> None:
+    place.hear(X, UNIT, version=239)
+    assert (Act.REGISTER, X) not in place.asked()
+    place.hear(P, NEAR, version=241)
+    place.wait(5.0)
+    assert (Act.REGISTER, P) in place.asked()
+    place.answer(P, Act.REGISTER)
+    assert place.dodag.version == 241
+    assert place.dodag.preferred is not None
+
+
+def test_the_last_parent_is_not_given_up_as_fast_as_one_of_two(place: Place) -> None:
+    for _ in range(PROFILE.parents.failures_max):
+        place.answer(P, Act.PROBE, is_acknowledged=False)
+    assert place.dodag.preferred is not None
+    place.fail(P)
+    assert place.dodag.preferred is None

@@ -1,0 +1,73 @@
+"""ETX: near the truth after some frames, within its bounds always."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesh.routing.metric import ETX_CAP, ETX_UNKNOWN, LinkMetric
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=200))
+def test_it_stays_between_one_and_the_cap(frames: list[tuple[int, bool]]) -> None:
+    metric = LinkMetric(now=0.0)
+    for number, (attempts, is_acknowledged) in enumerate(frames):
+        metric.note_attempts(attempts, is_acknowledged=is_acknowledged, now=float(number))
+        assert 1.0 <= metric.etx <= ETX_CAP
+
+
+@pytest.mark.parametrize("share", [1.0, 0.8, 0.6, 0.4])
+def test_it_finds_the_truth(share: float) -> None:
+    chance = random.Random(7)
+    metric = LinkMetric(now=0.0)
+    seen = []
+    for number in range(2000):
+        attempts = 1
+        while chance.random() > share and attempts < 8:
+            attempts += 1
+        metric.note_attempts(attempts, is_acknowledged=attempts < 8, now=float(number))
+        if number > 100:
+            seen.append(metric.etx)
+    assert sum(seen) / len(seen) == pytest.approx(1 / share, rel=0.15)
+
+
+def test_a_few_good_frames_tell_a_good_link_from_an_unknown_one() -> None:
+    metric = LinkMetric(now=0.0)
+    assert metric.etx == ETX_UNKNOWN
+    for number in range(4):
+        metric.note_attempts(1, is_acknowledged=True, now=float(number))
+    assert metric.is_measured
+    assert metric.etx < 1.3
+
+
+def test_one_bad_frame_does_not_condemn_a_link() -> None:
+    metric = LinkMetric(now=0.0)
+    for number in range(20):
+        metric.note_attempts(1, is_acknowledged=True, now=float(number))
+    metric.note_attempts(5, is_acknowledged=False, now=21.0)
+    assert metric.etx < 2.0
+    assert metric.failures_in_a_row == 1
+
+
+def test_strength_is_where_to_begin_and_no_more() -> None:
+    metric = LinkMetric(now=0.0)
+    metric.guess(20.0)
+    strong = metric.etx
+    metric.guess(3.0)
+    assert strong < ETX_UNKNOWN < metric.etx
+    metric.note_attempts(1, is_acknowledged=True, now=1.0)
+    before = metric.etx
+    metric.guess(20.0)
+    assert metric.etx == before
+
+
+def test_it_is_due_when_nobody_tried_it_for_long() -> None:
+    metric = LinkMetric(now=0.0)
+    assert not metric.is_due(1500.0, now=1499.0)
+    assert metric.is_due(1500.0, now=1500.0)
+    metric.note_attempts(1, is_acknowledged=False, now=1500.0)
+    assert not metric.is_due(1500.0, now=1600.0)

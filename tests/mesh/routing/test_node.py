@@ -1,0 +1,547 @@
+"""Nodes among nodes: forming, carrying, repairing, and what must never happen.
+
+The contract under test: preferred parents never make a loop as long as nobody loses its memory,
+and only a short one then; whoever has links that work comes back; every queue keeps its bound;
+and nothing that is damaged, replayed or contradicts itself changes a route. The walk over the
+parents, the reachability and the deliveries are judged by the medium, which shares no code with
+the router.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+
+from amistack.errors import LocalProtocolError, TableFull
+from amistack.framing import Priority
+from mesh.packet import BROADCAST, ROOT, Packet, PacketKind, RplMark, ShortAddress
+from mesh.routing.dodag import State
+from mesh.routing.events import RouteConfirmed, RouteFailed
+from mesh.routing.messages import INFINITE_RANK, Dao, Dio, Transit, address_of
+from mesh.routing.node import WAITING_COUNT_MAX, MeshNode
+from mesh.security import Seal
+from tests.mesh.routing.medium import DODAG_ID, KEY, QuickCipher, World, eui
+
+
+def formed(world: World, seconds: float = 90.0) -> World:
+    world.start()
+    world.run(10.0)
+    world.run(seconds, until=lambda: not world.orphans() and not world.unrouted())
+    assert not world.orphans()
+    assert not world.unrouted()
+    assert not world.loops
+    return world
+
+
+def payloads(world: World) -> list[bytes]:
+    return [event.payload for _, _, event in world.received]
+
+
+def scattered(seed: int, count: int = 20) -> tuple[World, random.Random]:
+    """Nodes on a square, links that get worse with distance, two collectors."""
+    chance = random.Random(seed)
+    world = World(seed, roots=(1, 2))
+    places = {short: (chance.random() * 3, chance.random() * 3) for short in range(1, count + 1)}
+    for one, place in places.items():
+        world.hearers.setdefault(one, set())
+        for other in range(one + 1, count + 1):
+            share = min(1.0, 1.5 - 0.7 * math.dist(place, places[other]))
+            if share > 0.5:
+                world.link(one, other, share, min(1.0, share * (0.9 + 0.2 * chance.random())))
+    return world, chance
+
+
+# Forming
+
+
+def test_a_line_forms_hop_by_hop_and_carries_both_ways() -> None:
+    world = formed(World(1).line(8))
+    assert world.path_up(8) == [8, 7, 6, 5, 4, 3, 2, 1]
+    assert world.nodes[1].route_to(8, now=world.now) == (2, 3, 4, 5, 6, 7)
+    assert world.send(8, b"up")
+    assert world.send(1, b"down", 8)
+    world.run(3.0)
+    assert {(at, event.source, event.payload) for _, at, event in world.received} == {
+        (1, 8, b"up"),
+        (8, 1, b"down"),
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_lossy_grid_forms_and_loses_nothing(seed: int) -> None:
+    world = formed(World(seed).grid(5, 5, 0.85, 0.6))
+    for short in range(2, 26):
+        world.send(short, b"up%d" % short)
+        world.send(1, b"down%d" % short, short)
+        world.run(0.3)
+    world.run(20.0)
+    # Down there is one other way to try, up there are all: nobody asks a second time here.
+    assert len([payload for payload in set(payloads(world)) if payload.startswith(b"up")]) == 24
+    assert len(set(payloads(world))) >= 47
+    assert not world.loops
+
+
+def test_the_parent_set_lies_below_and_is_tried() -> None:
+    world = formed(World(3, profile="rfc8036").grid(4, 4, 0.95, 0.7))
+    world.run(4000.0)
+    sets = [node.dodag.parents for short, node in world.nodes.items() if short > 1]
+    assert sum(len(parents) >= 2 for parents in sets) >= 10
+    for node in world.nodes.values():
+        for row in node.dodag.parents:
+            assert row.rank < node.rank
+            assert world.now - row.metric.tried_at <= 1800.0
+
+
+def test_paths_are_short_once_links_were_tried() -> None:
+    world = formed(World(5).grid(6, 6, 1.0, 0.3))
+    world.run(900.0)
+    hops = [len(world.path_up(short)) - 1 for short in range(2, 37)]
+    best = [(short - 1) % 6 + (short - 1) // 6 for short in range(2, 37)]
+    assert sum(hops) <= 1.2 * sum(best)
+
+
+def test_two_collectors_share_one_tree() -> None:
+    world = formed(World(2, roots=(1, 10)).line(10, 0.95))
+    assert world.path_up(3)[-1] == 1
+    assert world.path_up(8)[-1] == 10
+    world.kill(10)
+    for _ in range(20):
+        world.send(9, b"x")
+        world.run(10.0)
+    assert world.path_up(9)[-1] == 1
+    assert not world.loops
+
+
+def test_a_node_that_is_not_fresh_is_asked_before_its_control_counts() -> None:
+    world = World(1).line(2)
+    world.start()
+    world.run(0.3)
+    assert world.nodes[2].counters["unproven neighbour"] >= 1
+    world.run(30.0)
+    assert not world.orphans()
+
+
+# Repair
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_death_of_a_parent_is_repaired_at_once_when_there_is_traffic(seed: int) -> None:
+    world = formed(World(seed).grid(4, 4, 0.95, 0.9))
+    world.run(60.0)
+    child = 16
+    victim = world.path_up(child)[1]
+    world.kill(victim)
+    began = world.now
+    world.send(child, b"after")
+    world.run(30.0, until=lambda: bool(world.path_up(child)))
+    assert world.now - began < 5.0
+    world.run(5.0)
+    assert b"after" in payloads(world)
+    assert not world.loops
+
+
+def test_who_has_no_way_says_so_and_its_children_look_elsewhere() -> None:
+    world = World(4)
+    for one, other in ((1, 2), (2, 3), (3, 4), (4, 5)):
+        world.link(one, other)
+    formed(world)
+    world.kill(2)
+    world.send(3, b"x")
+    world.run(20.0)
+    assert [world.nodes[short].rank for short in (3, 4, 5)] == [INFINITE_RANK] * 3
+    assert [world.nodes[short].dodag.state for short in (3, 4, 5)] == [State.DETACHED] * 3
+    world.link(1, 5)
+    world.run(120.0, until=lambda: not world.orphans())
+    assert world.path_up(3) == [3, 4, 5, 1]
+    assert not world.loops
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_without_lost_memory_there_is_no_loop_at_any_time(seed: int) -> None:
+    world, chance = scattered(seed, 18)
+    world.start()
+    world.run(20.0)
+    for step in range(16):
+        meters = [short for short in world.nodes if short not in world.roots]
+        draw = chance.random()
+        if draw < 0.35 and len(meters) > 8:
+            world.kill(chance.choice(meters))
+        elif draw < 0.7:
+            one = chance.choice(meters)
+            if world.hearers[one]:
+                world.cut(one, chance.choice(sorted(world.hearers[one])))
+        elif draw < 0.8:
+            world.nodes[1].bump_version(now=world.now)
+            world.touch(1)
+        for short in chance.sample(sorted(world.nodes), 3):
+            if short not in world.roots:
+                world.send(short, b"%d" % step)
+        world.run(chance.random() * 5.0)
+        assert max(node.queue_length for node in world.nodes.values()) <= 8 * 32 + 33
+    assert world.loops == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_after_crashes_and_restarts_all_come_back_and_loops_end(seed: int) -> None:
+    world, chance = scattered(seed + 100, 16)
+    world.start()
+    world.run(20.0)
+    for step in range(10):
+        meters = [short for short in world.nodes if short not in world.roots]
+        short = chance.choice(meters)
+        world.kill(short)
+        if chance.random() < 0.5:
+            world.start(short)
+        elif world.dead:
+            world.start(chance.choice(sorted(world.dead)))
+        for other in world.nodes:
+            if other not in world.roots and chance.random() < 0.3:
+                world.send(other, b"%d" % step)
+        world.run(chance.random() * 6.0)
+    for short in sorted(world.dead):
+        world.start(short)
+    for _ in range(40):
+        for short in world.nodes:
+            if short not in world.roots:
+                world.send(short, b"later")
+        world.run(5.0)
+        home = world.reachable()
+        if not [short for short in world.orphans() if short in home]:
+            break
+    assert not [short for short in world.orphans() if short in world.reachable()]
+    # A node that lost its memory may be caught in one; marks in packets end it.
+    assert len(world.loops) <= 6
+    assert not [loop for loop in world.loops if world.now - loop[0] < 5.0]
+
+
+def test_a_new_version_moves_everybody_without_a_loop() -> None:
+    world = formed(World(7).grid(4, 4, 0.9, 0.7))
+    version = world.nodes[1].bump_version(now=world.now)
+    world.touch(1)
+    world.run(60.0, until=lambda: all(n.dodag.version == version for n in world.nodes.values()))
+    world.run(20.0)
+    assert {node.dodag.version for node in world.nodes.values()} == {version}
+    assert not world.orphans()
+    assert not world.loops
+    with pytest.raises(LocalProtocolError):
+        world.nodes[5].bump_version(now=world.now)
+
+
+def test_a_null_parent_does_not_flap() -> None:
+    # One neighbour whose frames come but who hears nothing of us: it must never be a parent.
+    world = World(8)
+    world.link(1, 2, 1.0, 0.0)
+    world.start()
+    world.run(600.0)
+    assert world.nodes[2].preferred_parent is None
+    assert world.nodes[2].dodag.counters["parent changed"] == 0
+    # It asks, but not faster and faster.
+    assert world.frames < 2500
+
+
+def test_a_child_is_never_chosen_as_parent_when_frames_are_lost() -> None:
+    for seed in range(5):
+        world = World(seed)
+        world.link(1, 2, 1.0)
+        for child in (3, 4, 5):
+            world.link(2, child, 0.7)
+        world.link(3, 4, 0.9)
+        world.link(4, 5, 0.9)
+        formed(world, 200.0)
+        world.cut(1, 2)
+        for _ in range(10):
+            for short in (2, 3, 4, 5):
+                world.send(short, b"x")
+            world.run(4.0)
+        assert world.loops == []
+
+
+# Routes down
+
+
+def test_a_restarted_node_is_routed_again_although_its_path_sequence_is_lost() -> None:
+    world = formed(World(9).line(5))
+    for _ in range(3):
+        world.kill(4)
+        world.start(4)
+        world.run(60.0, until=lambda: not world.orphans())
+        world.run(40.0)
+        assert world.nodes[1].route_to(5, now=world.now) == (2, 3, 4)
+        assert any(
+            at == 4 and isinstance(event, RouteConfirmed)
+            for when, at, event in world.happened
+            if when > world.now - 100.0
+        )
+
+
+def test_routes_stay_when_another_node_joins() -> None:
+    world = World(10).line(4)
+    world.link(4, 5)
+    world.hearers.setdefault(6, set())
+    world.start(1, 2, 3, 4, 5)
+    world.run(60.0)
+    before = world.nodes[1].route_to(5, now=world.now)
+    world.link(4, 6)
+    world.link(5, 6)
+    world.start(6)
+    world.run(60.0)
+    assert world.nodes[1].route_to(5, now=world.now) == before
+    assert world.nodes[1].route_to(6, now=world.now) is not None
+
+
+def test_a_broken_source_route_takes_another_way_and_makes_no_storm() -> None:
+    world = World(11)
+    for one, other in ((1, 2), (1, 3), (2, 4), (3, 4)):
+        world.link(one, other)
+    formed(world)
+    world.run(120.0)
+    route = world.nodes[1].route_to(4, now=world.now)
+    assert route in ((2,), (3,))
+    assert route is not None
+    world.cut(route[0], 4)
+    errors = world.counters()["route error"]
+    world.send(1, b"once", 4)
+    world.run(5.0)
+    assert payloads(world).count(b"once") == 1
+    assert any(isinstance(event, RouteFailed) for _, _, event in world.happened)
+    for number in range(40):
+        world.send(1, b"n%d" % number, 4, relays=route)
+        world.run(0.1)
+    world.run(10.0)
+    assert world.counters()["route error"] - errors <= 9
+
+
+def test_a_root_does_not_stall_behind_a_node_that_is_gone() -> None:
+    world = World(12)
+    for short in (2, 3, 4):
+        world.link(1, short)
+    formed(world)
+    world.kill(2)
+    for number in range(20):
+        world.send(1, b"gone%d" % number, 2)
+    world.send(1, b"there", 3)
+    world.run(30.0)
+    assert b"there" in payloads(world)
+    assert world.nodes[1].queue_length == 0
+
+
+def test_whoever_asks_for_routes_gets_them_from_all() -> None:
+    world = formed(World(13).grid(3, 3, 0.9, 0.5))
+    root = world.nodes[1]
+    assert root.routes is not None
+    root.routes.rows.clear()
+    root.ask_for_routes(now=world.now)
+    world.touch(1)
+    world.run(90.0, until=lambda: not world.unrouted())
+    assert not world.unrouted()
+
+
+# Everybody
+
+
+def test_a_flood_reaches_everybody_once_and_few_repeat_it() -> None:
+    world = formed(World(14).grid(6, 6, 0.9, 0.8))
+    world.run(120.0)
+    frames = world.frames
+    world.nodes[1].broadcast(b"all", priority=Priority.FIRMWARE, now=world.now)
+    world.touch(1)
+    world.run(8.0)
+    reached = [at for _, at, event in world.received if event.payload == b"all"]
+    assert len(reached) == len(set(reached))
+    assert len(reached) >= 34
+    assert world.frames - frames < 36 * 3
+
+
+def test_a_flood_for_a_subtree_reaches_those_below_alone() -> None:
+    world = World(15)
+    for one, other in ((1, 2), (1, 3), (2, 4), (4, 5), (3, 6)):
+        world.link(one, other)
+    formed(world)
+    assert world.nodes[1].broadcast(b"sub", priority=Priority.FIRMWARE, now=world.now, subtree=2)
+    world.touch(1)
+    world.run(8.0)
+    assert {at for _, at, event in world.received} == {2, 4, 5}
+
+
+# Bounds and bad input
+
+
+def test_queues_have_bounds_and_say_so() -> None:
+    world = World(16).line(2)
+    world.start(2)
+    node = world.nodes[2]
+    for _ in range(world.profile.links.queue_count_max):
+        node.send(b"x", priority=Priority.RECOVERY, now=world.now)
+    with pytest.raises(TableFull):
+        node.send(b"x", priority=Priority.RECOVERY, now=world.now)
+    world.run(300.0)
+    assert node.queue_length <= WAITING_COUNT_MAX + 8 * 32
+    world.run(600.0)
+    assert node.queue_length == 0
+
+
+def test_an_alarm_overtakes_what_waits() -> None:
+    world = formed(World(17).line(2))
+    for number in range(20):
+        world.nodes[2].send(b"%d" % number, priority=Priority.RECOVERY, now=world.now)
+    world.nodes[2].send(b"alarm", priority=Priority.ALARM, now=world.now)
+    world.touch(2)
+    world.run(10.0)
+    assert payloads(world).index(b"alarm") <= 1
+    assert len(payloads(world)) == 21
+
+
+def frame_of(source: int, packet: Packet, to: int | None, counter: int) -> bytes:
+    seal = Seal(eui(source), {1: KEY}, active=1, stored_counter=counter, make_cipher=QuickCipher)
+    seal.reserved(counter + 10)
+    sealed = seal.seal(
+        packet.encode(), destination=None if to is None else eui(to), wants_ack=to is not None
+    )
+    return sealed.octets
+
+
+def state_of(node: MeshNode) -> tuple[object, ...]:
+    rows = None if node.routes is None else dict(node.routes.rows)
+    return node.preferred_parent, node.parent_set, node.rank, node.dodag.version, rows
+
+
+def control(source: int, destination: int, body: bytes, hop_limit: int = 1) -> Packet:
+    return Packet(
+        PacketKind.RPL,
+        Priority.CONTROL,
+        ShortAddress(source),
+        ShortAddress(destination),
+        body,
+        hop_limit,
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_frames_change_nothing(seed: int) -> None:
+    world = formed(World(seed).line(4))
+    chance = random.Random(seed)
+    heard: list[bytes] = []
+
+    def watch(now: float, short: int, octets: bytes) -> bytes:
+        heard.append(octets)
+        return octets
+
+    world.watch = watch
+    world.run(30.0)
+    node = world.nodes[3]
+    before = state_of(node)
+    for octets in heard[:50]:
+        for _ in range(5):
+            damaged = bytearray(octets)
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+            node.receive_frame(bytes(damaged), now=world.now)
+            node.receive_frame(octets[: chance.randrange(len(octets))], now=world.now)
+            node.receive_frame(chance.randbytes(chance.randrange(120)), now=world.now)
+    assert state_of(node) == before
+
+
+def test_replayed_frames_change_nothing() -> None:
+    world = World(18).line(3)
+    heard: list[bytes] = []
+
+    def watch(now: float, short: int, octets: bytes) -> bytes:
+        heard.append(octets)
+        return octets
+
+    world.watch = watch
+    formed(world)
+    world.run(60.0)
+    before = {short: state_of(node) for short, node in world.nodes.items()}
+    for octets in heard:
+        for node in world.nodes.values():
+            node.receive_frame(octets, now=world.now)
+    assert {short: state_of(node) for short, node in world.nodes.items()} == before
+    assert world.counters()["replayed"] > 10
+
+
+def test_messages_that_contradict_themselves_change_nothing() -> None:
+    world = formed(World(19).line(4))
+    node = world.nodes[3]
+    dio = node.dodag.dio()
+    assert dio is not None
+    wrong: list[Dio] = [
+        replace(dio, rank=0),
+        replace(dio, rank=1),
+        replace(dio, instance=5),
+        replace(dio, mode=2),
+        replace(dio, dodag_id=bytes(16)),
+        replace(dio, version=(dio.version - 3) & 0xFF),
+    ]
+    before = state_of(node)
+    for number, message in enumerate(wrong):
+        packet = control(2, BROADCAST, message.encode())
+        node.receive_frame(frame_of(2, packet, None, 5_000_000 + 100 * number), now=world.now)
+        if message.version == dio.version:
+            assert state_of(node) == before
+    own = address_of(DODAG_ID, 4)
+    loops = [Dao(0, 1, own, (Transit(own, 20, 12),)), Dao(0, 1, own, (Transit(bytes(16), 20, 12),))]
+    root = world.nodes[1]
+    rows = state_of(root)
+    for number, dao in enumerate(loops):
+        packet = replace(control(4, ROOT, dao.encode(), 9), rpl=RplMark(900))
+        root.receive_frame(frame_of(2, packet, 1, 6_000_000 + 100 * number), now=world.now)
+    assert state_of(root) == rows
+
+
+def test_a_packet_that_loops_is_marked_then_dropped() -> None:
+    world = formed(World(20).line(4))
+    node = world.nodes[3]
+    # From the node above, on its way up: that cannot be.
+    for number, mark in enumerate((RplMark(1, has_rank_error=True), RplMark(1))):
+        packet = Packet(
+            PacketKind.COAP, Priority.SCHEDULED, ShortAddress(9), ROOT, b"%d" % number, 9, mark
+        )
+        node.receive_frame(frame_of(4, packet, 3, 7_000_000 + 100 * number), now=world.now)
+    assert node.counters["dropped: loop"] == 1
+    assert node.dodag.counters["loop mark"] == 2
+    assert node.queue_length == 2  # The one that was marked, and a DIO for who is mistaken.
+
+
+def test_an_address_of_ours_used_by_another_changes_nothing() -> None:
+    world = formed(World(21).line(3))
+    node = world.nodes[3]
+    dio = node.dodag.dio()
+    assert dio is not None
+    before = state_of(node)
+    packet = control(3, BROADCAST, replace(dio, rank=200).encode())
+    node.receive_frame(frame_of(2, packet, None, 8_000_000), now=world.now)
+    assert state_of(node) == before
+    assert node.counters["address used twice"] == 1
+
+
+def test_a_collector_needs_an_area() -> None:
+    world = World(22).line(2)
+    with pytest.raises(LocalProtocolError):
+        world.start(1, dodag_id=b"short")
+
+
+def test_one_seed_is_one_history() -> None:
+    def history() -> list[tuple[float, int, bytes]]:
+        world, _ = scattered(5)
+        world.start()
+        world.run(30.0)
+        for short in range(3, 21):
+            world.send(short, b"%d" % short)
+        world.run(10.0)
+        return [(when, at, event.payload) for when, at, event in world.received]
+
+    first = history()
+    assert first
+    assert first == history()
+
+
+def test_a_quiet_network_says_little() -> None:
+    world = formed(World(23, profile="rfc8036").grid(4, 4, 0.95, 0.7))
+    world.run(7200.0)
+    frames = world.frames
+    world.run(24 * 3600.0)
+    assert (world.frames - frames) / 16 < 1000
+    assert not world.loops

@@ -1,0 +1,69 @@
+"""Profiles: those in the box hold what their sources say; a wrong one is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from amistack.errors import ConfigError
+from mesh.routing.profile import NAMES, Profile, load_profile
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_profile_tries_its_parents_within_half_an_hour(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.parents.probe_interval <= 1800.0 - 60.0
+    assert profile.parents.count_max >= 3
+    # RFC 6719 section 5: MaxRankIncrease must not be below the switching threshold.
+    unit = profile.dodag.hop_rank_increase_min
+    assert profile.dodag.rank_increase_max >= profile.parents.switch_etx * unit
+    assert profile.configuration.interval_min == profile.dodag.interval_min
+
+
+def test_rfc_8036_is_what_its_section_7_says() -> None:
+    dodag = load_profile("rfc8036").dodag
+    assert 2**dodag.interval_min / 1000 >= 50 * 120 * 8 / 100_000
+    assert 2 ** (dodag.interval_min + dodag.interval_doublings) / 1000 >= 2 * 3600
+    assert dodag.redundancy >= 10
+    assert dodag.hop_rank_increase_min == 256
+    assert 0 < dodag.rank_increase_max <= 8 * 256
+
+
+def test_wisun_is_what_the_facts_say() -> None:
+    large, small = load_profile("wisun-large").dodag, load_profile("wisun-small").dodag
+    assert (large.interval_min, large.interval_doublings, large.redundancy) == (19, 1, 0)
+    assert (small.interval_min, small.interval_doublings, small.redundancy) == (15, 2, 0)
+    assert large.lifetime * large.lifetime_unit == 7200
+    assert large.hop_rank_increase_min == small.hop_rank_increase_min == 128
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[dodag]\ninterval = 3\n",
+        "[dodag]\nhop_rank_increase_min = 0\n",
+        "[dodag]\ninterval_min = 99\n",
+        "[parents]\nprobe_interval = -1.0\n",
+        "[parents]\ncount_max = 0\n",
+        "[links]\nattempts_max = 0\n",
+        "[dodag]\nlifetime = 256\n",
+        "[dodag]\nrank_increase_max = 70000\n",
+        "dodag = 1\n",
+    ],
+)
+def test_a_wrong_profile_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_profile(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_own_profile_is_the_default_but_for_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[parents]\ncount_max = 5\n")
+    assert load_profile(path).parents.count_max == 5
+    assert load_profile(path).dodag == Profile().dodag
+    with pytest.raises(ConfigError, match="no profile"):
+        load_profile("nobody")

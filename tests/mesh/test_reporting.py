@@ -1,0 +1,112 @@
+"""From real nodes to the DCC: what they report is what the DCC believes.
+
+The contract under test: a formed network's reports are all believed; the DCC then has a way to
+every node, over links that there are; a relay that dies is routed around once its children report.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from amistack.identifiers import Eui64
+from mesh.packet import PacketKind
+from mesh.reporting import report_of
+from mesh.reports import HOPS_UNKNOWN, INFINITE_RANK, Reason, TopologyReport
+from mesh.routing.events import RouteChanged
+from mesh.topology.dcc import Dcc
+from mesh.topology.facts import AreaId, Backhaul, Role
+from tests.mesh.routing.medium import World, eui, short_of
+
+AREA = AreaId(1)
+
+
+def formed(seed: int, profile: str = "lab") -> World:
+    world = World(seed, roots=(1,), profile=profile).grid(4, 4, share=0.95, diagonal=0.6)
+    world.start()
+    world.run(400.0, until=lambda: not world.orphans() and not world.unrouted())
+    assert not world.orphans()
+    return world
+
+
+def dcc_of(world: World) -> Dcc:
+    dcc = Dcc()
+    increase = world.profile.dodag.hop_rank_increase_min
+    dcc.graph.set_hop_rank_increase(AREA, increase)
+    for short in sorted(world.nodes):
+        role = Role.COLLECTOR if short in world.roots else Role.METER
+        dcc.place(eui(short), area=AREA, short=short, role=role, now=0.0)
+    for root in world.roots:
+        dcc.set_backhaul(eui(root), Backhaul.UP, now=0.0)
+    return dcc
+
+
+def tell(world: World, dcc: Dcc, sequence: int) -> None:
+    for short, node in world.nodes.items():
+        report = report_of(node, Reason.PERIODIC, sequence=sequence, now=world.now)
+        dcc.take_octets(report.encode(), area=AREA, short=short, node=eui(short), now=world.now)
+
+
+def check_ways(world: World, dcc: Dcc) -> None:
+    assert not dcc.graph.refused
+    for short in world.nodes:
+        route = dcc.routes.route_of(eui(short))
+        assert route is not None
+        shorts = [short_of(Eui64(node)) for node in route.nodes]
+        assert shorts[0] in world.roots
+        for pair in itertools.pairwise(shorts):
+            assert pair in world.links
+
+
+@pytest.mark.parametrize("profile", ["lab", "rfc8036"])
+def test_what_a_formed_network_reports_is_believed_and_gives_ways_to_all(profile: str) -> None:
+    world = formed(1, profile)
+    dcc = dcc_of(world)
+    tell(world, dcc, 1)
+    check_ways(world, dcc)
+    for _, root, event in world.happened:
+        if isinstance(event, RouteChanged) and event.target in world.nodes:
+            dcc.take_route(
+                event.parents,
+                area=AREA,
+                short=event.target,
+                path_sequence=event.path_sequence,
+                collector=eui(root),
+                now=world.now,
+            )
+    check_ways(world, dcc)
+    assert len(dcc.locations) == len(world.nodes) - len(world.roots)
+
+
+def test_relay_that_died_is_routed_around_once_its_children_report() -> None:
+    world = formed(2)
+    dcc = dcc_of(world)
+    tell(world, dcc, 1)
+    relays = {
+        short_of(Eui64(relay))
+        for short in world.nodes
+        for route in [dcc.routes.route_of(eui(short))]
+        if route is not None
+        for relay in route.relays
+    }
+    dead = max(relays)
+    world.kill(dead)
+    for _ in range(4):
+        for short in world.nodes:
+            if short not in world.roots:
+                world.send(short, b"x", kind=PacketKind.TOPOLOGY)
+        world.run(120.0)
+    assert not world.orphans()
+    dcc.remove(eui(dead))
+    tell(world, dcc, 2)
+    dcc.graph.refused.pop("unknown neighbour", None)
+    check_ways(world, dcc)
+
+
+def test_node_without_a_way_says_so() -> None:
+    world = World(3).line(3)
+    world.start(3)
+    world.run(5.0)
+    report = report_of(world.nodes[3], Reason.COLD_BOOT, sequence=70_000, now=world.now)
+    assert report == TopologyReport(Reason.COLD_BOOT, 70_000 & 0xFFFF, INFINITE_RANK, HOPS_UNKNOWN)
