@@ -10,7 +10,7 @@ SOAK_PARTS := conformance flood kills worlds fuzz
 export PYTEST_WORKERS SOAK_FUZZ_S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo bench test soak $(SOAK_PARTS:%=soak-%) check format requirements constraints clean
+.PHONY: help setup setup-dev demo bench test soak $(SOAK_PARTS:%=soak-%) check format requirements constraints deb clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -65,6 +65,9 @@ requirements: setup-dev  ## which test shows which requirement; writes build/req
 constraints: setup-dev  ## pin anew: names and versions only
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --no-emit-index-url --no-header --no-annotate --quiet -o constraints.txt
+
+deb: $(BIN)/python  ## a Debian package of the meter, in build/; ARGS="armhf" for another machine
+	@PYTHON=$(BIN)/python packaging/debian/build $(ARGS)
 
 clean:  ## remove the environment and everything built
 	@rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

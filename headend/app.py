@@ -37,6 +37,7 @@ from amistack.keystore import Sealer
 from amistack.links.capture import open_capture
 from amistack.links.discovery import Announcement
 from amistack.links.host import observed
+from amistack.links.supervision import Supervisor
 from headend.api.app import make_api
 from headend.api.metrics import PATH as METRICS_PATH
 from headend.api.metrics import Asgi, make_metrics
@@ -54,6 +55,9 @@ from headend.store.sqlite import SqliteStore, seal_store
 DRAIN_S: Final = 10.0
 GC_THRESHOLD: Final = 20_000
 """Objects made and not freed again until the collector looks for cycles."""
+STALL_S: Final = 60.0
+"""Seconds that an uplink may wait for its commit before the work counts as standing still: longer
+than any disk takes that still works."""
 API_BACKLOG: Final = 128
 METRICS_BACKLOG: Final = 16
 METRICS_CONNECTIONS_MAX: Final = 16
@@ -92,6 +96,17 @@ class HeadEnd:
     def metrics_url(self) -> str | None:
         """Where the metrics are, with the port that was really bound; None if nowhere."""
         return self._metrics_url
+
+    def find_stall(self) -> str | None:
+        """Why its work stands still, or None while it does not: uplinks wait for their commit."""
+        waited = 0.0 if self._southbound is None else self._southbound.oldest_pending_s
+        return None if waited <= STALL_S else f"an uplink has waited {waited:.0f} s for its commit"
+
+    @property
+    def summary(self) -> str:
+        """The line that a service manager shows."""
+        count = 0 if self._southbound is None else self._southbound.session_count
+        return f"udp {self._address}; sessions with {count} meters"
 
     # The four, in order
 
@@ -259,6 +274,7 @@ async def run(settings: Settings, *, capture: Path | None = None) -> int:
     head_end = HeadEnd(settings, capture=capture)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    supervisor = Supervisor.from_environment()
     await head_end.start()
     # What a start leaves stays until the end: millions of sessions are not to be looked through
     # again and again for what could be freed.
@@ -269,7 +285,10 @@ async def run(settings: Settings, *, capture: Path | None = None) -> int:
     try:
         metrics = f", metrics {head_end.metrics_url}" if head_end.metrics_url else ""
         _say(f"headend is ready on udp {head_end.address}, api {settings.api.socket}{metrics}")
+        supervisor.tell_ready(head_end.summary)
+        supervisor.watch(head_end.find_stall, lambda: head_end.summary)
         await head_end.serve(stop)
+        supervisor.tell_stopping()
         drain = asyncio.create_task(head_end.drain(DRAIN_S))
         cutting = asyncio.create_task(cut.wait())
         await asyncio.wait((drain, cutting), return_when=asyncio.FIRST_COMPLETED)
@@ -277,6 +296,7 @@ async def run(settings: Settings, *, capture: Path | None = None) -> int:
             task.cancel()
         await asyncio.gather(drain, cutting, return_exceptions=True)
     finally:
+        supervisor.close()
         await head_end.stop()
     return 0
 

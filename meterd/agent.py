@@ -389,6 +389,33 @@ class Agent:
         """Days that are recorded whole and not acknowledged."""
         return len(self._recorder.owed_days())
 
+    # How it is, for whoever asks.
+
+    @property
+    def meter(self) -> Eui64:
+        """Whose agent this is."""
+        return self._meter
+
+    @property
+    def clock(self) -> MeterClock:
+        """The time as it believes it."""
+        return self._clock
+
+    @property
+    def head_end_peer(self) -> Peer | None:
+        """Where it talks to the head-end, or None while nobody knows."""
+        return self._peer
+
+    @property
+    def owed_days(self) -> list[int]:
+        """Days that are recorded whole and not acknowledged, newest first."""
+        return self._recorder.owed_days()
+
+    @property
+    def recorded_until(self) -> int | None:
+        """The UTC second up to which every interval is recorded; None before the first record."""
+        return self._recorder.recorded_until
+
     @property
     def refused(self) -> dict[str, int]:
         """What was refused since the start, by `layer: reason`."""

@@ -7,35 +7,41 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from amistack.errors import AmiError, ConfigError
+from amistack.command import run
+from amistack.errors import ConfigError
 from amistack.identifiers import parse_eui64
 from amistack.telemetry import LEVELS, configure
 from meterd.identity import add_identity_commands
 from meterd.provision import CONFIG_FILE, STREET_MAX, Identity, Template, provision
+from meterd.sources import add_sources_command
+from meterd.status_commands import add_status_command, add_street_status_command
 
 OFFSET_OPTION: Final = "--standard-offset"
+FILES_PER_METER: Final = 3
+"""A socket, the journal and its lock."""
+FILES_BESIDE: Final = 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
-    try:
-        code: int = options.run(options)
-    except AmiError as error:
-        print(f"meterd: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return code
+    return run("meterd", lambda: options.run(options))
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """`--standard-offset -06:00` as one argument: argparse takes its sign for an option's."""
+    """What argparse would not understand, as it does.
+
+    `--standard-offset -06:00` becomes one argument: its sign looks like an option's. `street
+    --count N` becomes `street up --count N`.
+    """
     joined: list[str] = []
+    first, second = (*arguments[:2], "", "")[:2]
+    if first == "street" and second.startswith("--") and second != "--help":
+        arguments = [first, "up", *arguments[1:]]
     for argument in arguments:
         if joined and joined[-1] == OFFSET_OPTION and argument[:1] == "-" and ":" in argument:
             joined[-1] += "=" + argument
@@ -63,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_log(run)
     run.set_defaults(run=_run)
 
+    add_status_command(commands)
+    add_sources_command(commands)
+
     identity = commands.add_parser("identity", help="print the enrolment line again, or more")
     identity.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="settings file")
     identity.set_defaults(run=_identity)
@@ -74,17 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="settings file")
     keys.set_defaults(run=_keys)
 
-    street = commands.add_parser("street", help="many meters in one process")
+    street = commands.add_parser(
+        "street", help="many meters in one process; `meterd street --count N` makes and runs them"
+    )
     street_commands = street.add_subparsers(required=True, metavar="COMMAND")
     street_init = street_commands.add_parser(
         "init", help="make a street of meters, a folder each; prints their enrolment lines"
     )
     street_init.add_argument("directory", type=Path)
     street_init.add_argument("--meters", type=int, default=25, help="how many (default 25)")
-    street_init.add_argument("--seed", type=int, default=1, help="of their loads (default 1)")
-    street_init.add_argument(
-        "--eager", action="store_true", help="report at once after midnight, as in a demo"
-    )
+    _add_loads(street_init)
     _add_template(street_init)
     street_init.set_defaults(run=_street_init)
     street_run = street_commands.add_parser("run", help="run a street until SIGTERM")
@@ -92,7 +100,28 @@ def _parser() -> argparse.ArgumentParser:
     _add_capture(street_run)
     _add_log(street_run)
     street_run.set_defaults(run=_street_run)
+    street_up = street_commands.add_parser(
+        "up",
+        help="make what is missing of a street and run it: `meterd street --count N` for short",
+    )
+    street_up.add_argument("--count", type=int, required=True, metavar="N", help="how many meters")
+    street_up.add_argument(
+        "--directory", type=Path, default=Path("street"), help="where (default: street)"
+    )
+    _add_loads(street_up)
+    _add_template(street_up)
+    _add_capture(street_up)
+    _add_log(street_up)
+    street_up.set_defaults(run=_street_up)
+    add_street_status_command(street_commands)
     return parser
+
+
+def _add_loads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=1, help="of their loads (default 1)")
+    parser.add_argument(
+        "--eager", action="store_true", help="report at once after midnight, as in a demo"
+    )
 
 
 def _add_template(parser: argparse.ArgumentParser) -> None:
@@ -175,13 +204,60 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _street_init(options: argparse.Namespace) -> int:
+    _check_count(options.meters, "--meters")
+    for line in _make_street(options, range(1, options.meters + 1)):
+        print(line)
+    print(
+        f"{options.meters} folders, each with a key and {CONFIG_FILE}, are in "
+        f"{options.directory.absolute()}. Give the lines above to `headend enrol`.",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _street_up(options: argparse.Namespace) -> int:
+    """Make those of the first `--count` meters that are not there yet, and run all of these."""
+    _check_count(options.count, "--count")
+    numbers = range(1, options.count + 1)
+    configs = [_street_folder(options.directory, number) / CONFIG_FILE for number in numbers]
+    missing = [
+        number for number, config in zip(numbers, configs, strict=True) if not config.exists()
+    ]
+    if missing and not options.headend_key:
+        raise ConfigError(
+            f"{len(missing)} meters are to be made and --headend-key is missing: "
+            "`headend init` prints it"
+        )
+    for line in _make_street(options, missing):
+        print(line)
+    sys.stdout.flush()
+    if missing:
+        print(
+            f"{len(missing)} meters were made in {options.directory.absolute()}. "
+            "Give the lines above to `headend enrol`.",
+            file=sys.stderr,
+        )
+    return _run_street(options, configs)
+
+
+def _check_count(count: int, option: str) -> None:
+    if not 1 <= count <= STREET_MAX:
+        raise ConfigError(f"{option} is {count}, expected 1 to {STREET_MAX}")
+
+
+def _street_folder(directory: Path, number: int) -> Path:
+    return directory / f"meter-{number:04}"
+
+
+def _make_street(options: argparse.Namespace, numbers: Sequence[int]) -> Iterator[str]:
+    """Make the meters of these numbers, in order; their enrolment lines."""
     import random
 
-    if not 1 <= options.meters <= STREET_MAX:
-        raise ConfigError(f"--meters is {options.meters}, expected 1 to {STREET_MAX}")
     dice = random.Random(options.seed)
+    wanted = set(numbers)
     eager = ("report_delay_s = 0", "report_spread_s = 20", "start_spread_s = 1", "catch_up_s = 0")
-    for number in range(1, options.meters + 1):
+    for number in range(1, max(numbers, default=0) + 1):
+        # Drawn for every number: a meter's load does not depend on which others are there.
         template = Template(
             address=options.headend,
             public_key=options.headend_key,
@@ -191,21 +267,22 @@ def _street_init(options: argparse.Namespace) -> int:
             metrology=('source = "profile"', f"seed = {dice.randrange(1 << 31)}"),
             schedule=eager if options.eager else (),
         )
-        print(provision(options.directory / f"meter-{number:04}", template).line)
-    print(
-        f"{options.meters} folders, each with a key and {CONFIG_FILE}, are in "
-        f"{options.directory.absolute()}. Give the lines above to `headend enrol`.",
-        file=sys.stderr,
-    )
-    return 0
+        if number in wanted:
+            yield provision(_street_folder(options.directory, number), template).line
 
 
 def _street_run(options: argparse.Namespace) -> int:
-    from meterd.daemon import run, run_forever
-
     files = sorted(options.directory.glob(f"*/{CONFIG_FILE}"))
     if not files:
         raise ConfigError(f"{options.directory} has no meters: `meterd street init` makes some")
+    return _run_street(options, files)
+
+
+def _run_street(options: argparse.Namespace, files: list[Path]) -> int:
+    from meterd.daemon import run, run_forever
+    from meterd.files import allow_open_files
+
     configure(options.log_level)
-    run_forever(run(files, capture=options.capture))
+    allow_open_files(FILES_PER_METER * len(files) + FILES_BESIDE)
+    run_forever(run(files, capture=options.capture, street=options.directory))
     return 0

@@ -6,10 +6,10 @@ Raises  ConfigError, one line, from everything here
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, parse_eui64
@@ -18,6 +18,10 @@ from amistack.model.wire import DAY_S, INTERVAL_S_MIN
 from amistack.session.fleet import parse_public_key
 from amistack.session.trust import Trust
 from meterd.metrology import ConstantSource, HouseholdProfile, ReplaySource, Source
+from meterd.metrology.live_settings import LIVE_KEYS, LIVE_NEEDED_KEYS, check_live
+
+if TYPE_CHECKING:
+    from meterd.metrology.drivers import Driver
 
 DEFAULT_PORT: Final = 5683
 PORT_MAX: Final = 65_535
@@ -168,6 +172,33 @@ class MetrologySettings:
     time_column: str | None = None
     value_column: str | None = None
     received_column: str | None = None
+    # every real meter: dsmr, sml, modbus, pulse
+    received: bool | None = None
+    meter: str | None = None
+    dial_kwh: float | None = None
+    power_max_w: float | None = None
+    tolerance_s: float | None = None
+    silence_s: float | None = None
+    device: str | None = None
+    baud_rate: int | None = None
+    # dsmr
+    check_sum: bool | None = None
+    # modbus
+    address: str | None = None
+    unit_id: int | None = None
+    poll_s: float | None = None
+    model: str | None = None
+    delivered_register: int | None = None
+    received_register: int | None = None
+    register_table: str | None = None
+    register_words: str | None = None
+    register_wh: float | None = None
+    low_word_first: bool | None = None
+    # pulse
+    pulses_per_kwh: int | None = None
+    gpio_chip: str | None = None
+    gpio_line: int | None = None
+    debounce_ms: int | None = None
 
     def __post_init__(self) -> None:
         taken = _SOURCE_KEYS.get(self.source)
@@ -176,8 +207,7 @@ class MetrologySettings:
         for name in sorted(_EVERY_SOURCE_KEY - taken):
             if getattr(self, name) is not None:
                 raise ConfigError(f"{name} does not go with source {self.source!r}")
-        needed = {"replay": ("path", "unit"), "constant": ("watts",)}.get(self.source, ())
-        for name in needed:
+        for name in _NEEDED_KEYS.get(self.source, ()):
             if getattr(self, name) is None:
                 raise ConfigError(f"{name} is missing; source {self.source!r} needs it")
         if self.interval_s is not None and (
@@ -187,6 +217,13 @@ class MetrologySettings:
                 f"interval_s is {self.interval_s}, expected {INTERVAL_S_MIN} or more that divide a "
                 "day, such as 900"
             )
+        if self.is_live:
+            check_live(self)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the values come from a real meter, by `open_driver`; else `open` has them."""
+        return self.source in LIVE_KEYS
 
     def open(self, *, offset_min: int, today: int, default_seed: int) -> Source:
         """The source. Raises SourceError or ConfigError.
@@ -199,6 +236,21 @@ class MetrologySettings:
             if getattr(self, name) is not None
         }
         return _OPENERS[self.source](given, offset_min, today, default_seed)
+
+    def open_driver(
+        self, *, offset_min: int, today: int, register_start: Sequence[int], kept: str | None
+    ) -> Driver:
+        """What listens to a real meter, and has its source. Raises SourceError or ConfigError.
+
+        `today`: the UTC second of the first start, before which nothing can be known. `kept`: the
+        state of the source that the storage has, if it has one.
+        """
+        # Only now: a street of made-up households needs none of it.
+        from meterd.metrology.opening import open_driver
+
+        return open_driver(
+            self, offset_min=offset_min, today=today, register_start=register_start, kept=kept
+        )
 
 
 _SOURCE_KEYS: Final[Mapping[str, frozenset[str]]] = {
@@ -217,6 +269,12 @@ _SOURCE_KEYS: Final[Mapping[str, frozenset[str]]] = {
             "received_column",
         }
     ),
+    **LIVE_KEYS,
+}
+_NEEDED_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "replay": ("path", "unit"),
+    "constant": ("watts",),
+    **LIVE_NEEDED_KEYS,
 }
 _EVERY_SOURCE_KEY: Final = frozenset().union(*_SOURCE_KEYS.values())
 

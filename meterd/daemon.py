@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import signal
 import socket
+from collections import Counter
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import structlog
 
@@ -24,7 +25,9 @@ from amistack.links import UdpLink
 from amistack.links.capture import open_capture
 from amistack.links.discovery import DnsSd
 from amistack.links.host import Host, observed
+from amistack.links.supervision import Supervisor
 from amistack.machine import Peer
+from amistack.model import ClockState
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import encode_public_key, meter_credential
 from meterd.agent import (
@@ -43,9 +46,16 @@ from meterd.agent import (
 )
 from meterd.clock import MeterClock
 from meterd.config import Settings
+from meterd.door import DOOR, Door
 from meterd.finding import Finding
-from meterd.recorder import Recorder
+from meterd.metrology import Source
+from meterd.recorder import SOURCE, Recorder
+from meterd.status import Lately, MeterStatus, stall_of, status_of
 from meterd.storage import Storage
+
+if TYPE_CHECKING:
+    from meterd.metrology.drivers import Driver
+    from meterd.sensor import SensorKeeper
 
 LOG: Final = structlog.get_logger("meterd")
 DEFAULT_CONFIG: Final = Path("meterd.toml")
@@ -54,12 +64,23 @@ DEFAULT_CONFIG: Final = Path("meterd.toml")
 class Meter:
     """One meter at work: its storage, its agent, its socket."""
 
-    def __init__(self, settings: Settings, storage: Storage, agent: Agent, host: Host) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        storage: Storage,
+        agent: Agent,
+        host: Host,
+        sensor: SensorKeeper | None = None,
+    ) -> None:
         self.settings = settings
         self.agent = agent
+        self.sensor = sensor
+        """The real meter behind this one, if there is one."""
         self._storage = storage
         self._host = host
         self._link: UdpLink[AgentEvent] | None = None
+        self._lately = Lately()
+        self._started = 0.0
         # Only where nobody wrote an address down.
         self._finding = Finding() if settings.headend.address is None else None
         self._search: asyncio.Task[None] | None = None
@@ -80,34 +101,72 @@ class Meter:
             peer = await _resolve(*settings.headend.host_and_port, is_ipv6=is_ipv6)
         storage = Storage.open(settings.meter.storage)
         try:
-            agent = _agent(settings, AuthenticationKey(key, own), peer, storage, host)
+            agent, sensor = _agent(settings, AuthenticationKey(key, own), peer, storage, host)
         except BaseException:
             storage.close()
             raise
-        return cls(settings, storage, agent, host)
+        return cls(settings, storage, agent, host, sensor)
 
     async def start(self) -> None:
         """Record what is missing, then talk. Raises LinkError, StoreError, SourceError."""
         host, port = self.settings.link.host_and_port
         self._link = await self._host.open_link(self.agent, self._on_event, host=host, port=port)
-        self.agent.start(now=self._link.now())
+        self._started = self._link.now()
+        self.agent.start(now=self._started)
         self._link.settle()
+        if self.sensor is not None:
+            now, clock = self._link.now, self.agent.clock
+            self.sensor.start(
+                utc=lambda: clock.utc(now()),
+                is_time_doubtful=lambda: clock.state is not ClockState.SET,
+                dice=self._host.dice,
+                log=self._log,
+            )
         self._log.info("meter started", stage=self.agent.stage.value)
 
     def stop(self) -> None:
         """Give everything back. What was said is durable already, so nothing needs waiting for."""
+        if self.sensor is not None:
+            self.sensor.stop()
         self.abandon()
         self._log.info("meter stopped")
 
     def abandon(self) -> None:
         """Stop as a kill would: at once, without a word."""
+        if self.sensor is not None:
+            self.sensor.abandon()
         if self._search is not None:
             self._search.cancel()
         if self._link is not None:
             self._link.close()
         self._storage.close()
 
+    async def wait_stopped(self) -> None:
+        """Until a sensor's device was given back too."""
+        if self.sensor is not None:
+            await self.sensor.wait_stopped()
+
+    def find_stall(self) -> str | None:
+        """Why its work stands still, or None while it does not; before the start it does not."""
+        return None if self._link is None else stall_of(self.agent, now=self._link.now())
+
+    def status(self) -> MeterStatus:
+        """How it is. Only after `start`."""
+        assert self._link is not None, "start() comes first"
+        return status_of(
+            self.agent,
+            self._lately,
+            now=self._link.now(),
+            started=self._started,
+            storage=self.settings.meter.storage,
+            journal=self._storage.journal,
+            link=dict(self._link.counters),
+            sensor=None if self.sensor is None else self.sensor.status(),
+        )
+
     def _on_event(self, event: AgentEvent) -> None:
+        if self._link is not None:
+            self._lately.take(event, utc=self.agent.clock.utc(self._link.now()))
         match event:
             case Secured():
                 self._prove()
@@ -179,7 +238,7 @@ class Meter:
 
 def _agent(
     settings: Settings, key: AuthenticationKey, peer: Peer | None, storage: Storage, host: Host
-) -> Agent:
+) -> tuple[Agent, SensorKeeper | None]:
     meter = settings.meter.eui64
     offset_min = settings.meter.standard_offset_min
     # A replay's shift is fixed once: after a restart its days must stay where they were.
@@ -187,14 +246,30 @@ def _agent(
     if today is None:
         today = str(int(host.wall()))
         storage.keep_note("today", today)
-    source = settings.metrology.open(
-        offset_min=offset_min, today=int(today), default_seed=int.from_bytes(meter, "big")
-    )
-    recorder = Recorder(
-        storage, source, offset_min=offset_min, register_start=settings.meter.register_start
-    )
+    register_start = settings.meter.register_start
+    driver: Driver | None = None
+    source: Source
+    if settings.metrology.is_live:
+        driver = settings.metrology.open_driver(
+            offset_min=offset_min,
+            today=int(today),
+            register_start=register_start,
+            kept=storage.note(SOURCE),
+        )
+        source = driver.sensor.source
+    else:
+        source = settings.metrology.open(
+            offset_min=offset_min, today=int(today), default_seed=int.from_bytes(meter, "big")
+        )
+    recorder = Recorder(storage, source, offset_min=offset_min, register_start=register_start)
+    sensor: SensorKeeper | None = None
+    if driver is not None:
+        # Only now: a street of made-up households needs none of it.
+        from meterd.sensor import SensorKeeper
+
+        sensor = SensorKeeper(driver, recorder)
     schedule = settings.schedule
-    return Agent(
+    agent = Agent(
         meter=meter,
         key=key,
         head_end=settings.headend.trust,
@@ -214,6 +289,7 @@ def _agent(
         entropy=host.entropy,
         dice=host.dice,
     )
+    return agent, sensor
 
 
 def load_settings(path: Path) -> Settings:
@@ -224,18 +300,24 @@ def load_settings(path: Path) -> Settings:
     return toml.load(path, Settings)
 
 
-async def run(files: list[Path], *, capture: Path | None = None) -> None:
+async def run(
+    files: list[Path], *, capture: Path | None = None, street: Path | None = None
+) -> None:
     """Run the meters of those settings files until SIGTERM or SIGINT.
 
-    What they send and receive goes to the file `capture`, if there is one. Raises what
-    `open_capture`, `Meter.open` and `Meter.start` raise; the meters that run already are stopped
-    then.
+    What they send and receive goes to the file `capture`, if there is one. How they are is told at
+    a door in the folder `street`, or else in the first meter's storage; and to the service manager,
+    if one asks for it. Raises what `open_capture`, `Meter.open` and `Meter.start` raise; the meters
+    that run already are stopped then.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     meters: list[Meter] = []
+    started: list[Meter] = []
+    door: Door | None = None
+    supervisor = Supervisor.from_environment()
     kept = None if capture is None else open_capture(capture)
     discovery = DnsSd()
     host = Host(open_link=observed(None if kept is None else kept.observe), discovery=discovery)
@@ -245,18 +327,52 @@ async def run(files: list[Path], *, capture: Path | None = None) -> None:
             with _named(file):
                 meter = await Meter.open(settings, host=host)
                 meters.append(meter)
+                if door is None:
+                    door = await _open_door(street or settings.meter.storage, started)
                 await meter.start()
+                started.append(meter)
             # Let those that run already talk while the next takes up its history.
             await asyncio.sleep(0)
             if stopping.is_set():
                 return
+        supervisor.tell_ready(_summary(started))
+        supervisor.watch(lambda: _find_stall(started), lambda: _summary(started))
         await stopping.wait()
     finally:
+        supervisor.tell_stopping()
+        supervisor.close()
+        if door is not None:
+            await door.close()
         for meter in meters:
             meter.stop()
+        for meter in meters:
+            await meter.wait_stopped()
         await discovery.close()
         if kept is not None:
             kept.close()
+
+
+async def _open_door(folder: Path, meters: list[Meter]) -> Door | None:
+    """The door at which `meters` say how they are; a meter does its work without one, too."""
+    door = Door(folder / DOOR, lambda: (meter.status().to_json() for meter in tuple(meters)))
+    try:
+        await door.open()
+    except LinkError as error:
+        LOG.warning("no status to be had", reason=str(error))
+        return None
+    return door
+
+
+def _find_stall(meters: list[Meter]) -> str | None:
+    return next((stall for meter in meters if (stall := meter.find_stall()) is not None), None)
+
+
+def _summary(meters: list[Meter]) -> str:
+    """The line that the service manager shows."""
+    stages = Counter(meter.agent.stage.value for meter in meters)
+    told = ", ".join(f"{count} {stage}" for stage, count in sorted(stages.items()))
+    owed = sum(meter.agent.owed_count for meter in meters)
+    return f"{told}; {owed} days owed"
 
 
 def run_forever(main: Coroutine[None, None, None]) -> None:

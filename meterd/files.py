@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,6 +17,14 @@ from amistack.errors import StoreUnusable
 
 LOCK: Final = "lock"
 """The file by which a process holds a folder; it stays empty."""
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process have `count` files open, or as many as it may: a street has many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Appendable(Protocol):

@@ -2,7 +2,8 @@
 
 A day runs from midnight to midnight in the meter's standard-time offset, always 24 hours. Values
 are differences of the cumulative register, so they add up to it; an interval that the source does
-not know is a gap, and adds nothing.
+not know is a gap, and adds nothing. Behind a real meter the register is its dial's: what flowed in
+a gap is on the register as soon as the dial is seen again, and in no interval.
 
 Gives   interval blocks, midnight register reads, the registers now, and which reports are owed
 Raises  StoreError when the storage fails; SourceError when the source does
@@ -28,7 +29,7 @@ from amistack.model import (
     unpack,
 )
 from amistack.model.quality import Quality, QualityRun, runs_of
-from meterd.metrology import Flow, Source
+from meterd.metrology import Flow, LiveSource, Source
 from meterd.storage import ChannelDay, Storage
 
 DAY_S: Final = 86_400
@@ -37,6 +38,10 @@ INTERVALS_PER_REPORT_MAX: Final = 2_880
 """Values that one report can hold on all channels: it must fit one datagram."""
 ENTRIES_PER_REPORT_MAX: Final = 64
 
+SOURCE: Final = "source"
+"""The note with a real meter's source as it was."""
+DIAL: Final = "dial"
+"""The note that a real meter's dial was seen at the end of an interval."""
 CHANNEL_SET: Final = 1
 FLOW_DIRECTIONS: Final = {
     Flow.DELIVERED: FlowDirection.FORWARD,
@@ -125,6 +130,7 @@ class Recorder:
                     self._storage.owe(day)
                 begin = until
             self._storage.keep_note("recorded until", str(end))
+            self.keep_source()
             oldest = self.day_of(utc) - RETENTION_DAYS
             self._storage.drop_days_before(oldest)
             self._storage.drop_entries_before(self.start_of(oldest))
@@ -132,6 +138,7 @@ class Recorder:
 
     def _record(self, day: int, begin: int, count: int) -> int:
         measured = self._source.energy(begin, count)
+        dials = self._dials(begin + count * self._interval_s)
         before = {one.channel: one for one in self._storage.channel_days(day)}
         days = []
         for place, channel in enumerate(self.channels):
@@ -147,19 +154,39 @@ class Recorder:
                 if energy is None:
                     missing |= 1 << len(values)
                 values.append(energy or 0)
+            opening = so_far.opening
+            advance = so_far.advance + sum(interval[place] or 0 for interval in measured)
+            if dials is not None and self._storage.note(DIAL) is None:
+                # The first time that the meter's own dial is seen: it says where to begin.
+                opening = dials[place] - advance
+            elif dials is not None:
+                # What flowed in gaps is in no interval, and on the dial all the same.
+                advance = max(dials[place] - opening, advance)
             days.append(
                 ChannelDay(
                     day,
                     channel.number,
-                    so_far.opening,
-                    sum(values),
+                    opening,
+                    advance,
                     len(values),
                     pack(values),
                     missing,
                 )
             )
         self._storage.keep_channel_days(days)
+        if dials is not None and self._storage.note(DIAL) is None:
+            self._storage.keep_note(DIAL, "seen")
         return count
+
+    def _dials(self, utc: float) -> tuple[int, ...] | None:
+        """What a real meter's registers showed at `utc` (Wh), if there is one and it is known."""
+        return self._source.register(utc) if isinstance(self._source, LiveSource) else None
+
+    def keep_source(self) -> None:
+        """Keep what a real meter's source needs to go on after a restart, if there is one."""
+        state = self._source.state() if isinstance(self._source, LiveSource) else None
+        if state is not None:
+            self._storage.keep_note(SOURCE, state)
 
     def _new_day(self, day: int, channel: int) -> ChannelDay:
         """An empty day that opens with what the register showed at the end of the one before."""
@@ -206,6 +233,11 @@ class Recorder:
         if until is not None and until > begin:
             # The host's clock went back: a register never does.
             day, begin, utc = self.day_of(until), until, until
+        dials = self._dials(utc)
+        if dials is not None:
+            return tuple(
+                (channel.number, dial) for channel, dial in zip(self.channels, dials, strict=True)
+            )
         days = {one.channel: one for one in self._storage.channel_days(day)}
         partial = self._source.partial(begin, utc)
         registers = []

@@ -11,12 +11,17 @@ from interop.bench import (
     edhoc_flood_cpu_us,
     edhoc_responder_cpu_us,
     headend_idle_meter_bytes,
+    meterd_idle_cpu_share,
     meterd_pss_mib,
     meterd_start_s,
+    meterd_street_kib,
     oscore_pair_cpu_us,
     report_payload_bytes,
     report_udp_cpu_us,
     report_wire_bytes,
+    topology_alternates_ms,
+    topology_rebuild_ms,
+    topology_update_ms,
 )
 from interop.bench.figure import Figure, Size
 
@@ -33,6 +38,11 @@ MODULES: Final[Mapping[str, ModuleType]] = {
         headend_idle_meter_bytes,
         meterd_pss_mib,
         meterd_start_s,
+        meterd_idle_cpu_share,
+        meterd_street_kib,
+        topology_update_ms,
+        topology_alternates_ms,
+        topology_rebuild_ms,
     )
 }
 

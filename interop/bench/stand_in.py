@@ -38,10 +38,10 @@ DATAGRAM_SIZE_MAX: Final = 4_096
 class StandIn:
     """The socket and the stack behind it."""
 
-    def __init__(self, meter: Credential) -> None:
-        """It knows one meter, by this credential."""
+    def __init__(self, *meters: Credential) -> None:
+        """It knows these meters, by their credentials."""
         dice = random.Random(1)
-        self._meter = meter
+        self._meters = {meter.id_cred: meter for meter in meters}
         self._stack = Stack(
             key=identity_of("head-end"), entropy=dice.randbytes, dice=dice, links=()
         )
@@ -51,6 +51,10 @@ class StandIn:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self.report_count = 0
+
+    def know(self, meter: Credential) -> None:
+        """One meter more."""
+        self._meters[meter.id_cred] = meter
 
     @property
     def address(self) -> str:
@@ -91,10 +95,14 @@ class StandIn:
             for event in events:
                 match event:
                     case CredentialWanted():
-                        stack.provide_credential(event, self._meter, now=now)
+                        known = self._meters.get(event.id_cred)
+                        stack.provide_credential(event, known, now=now)
                     case SessionProposed():
                         stack.accept_session(
-                            event, b"meter", reserved_until=SEQUENCE_BLOCK, now=now
+                            event,
+                            event.id_cred.encode_map(),
+                            reserved_until=SEQUENCE_BLOCK,
+                            now=now,
                         )
                     case NumbersWanted():
                         stack.numbers_reserved(event.recipient_id, event.until, now=now)

@@ -8,11 +8,13 @@ same head-end, whichever loop it runs on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import importlib.util
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -296,3 +298,45 @@ def test_log_is_one_json_object_a_line_where_nobody_watches(
     assert "ZeroDivisionError" in lines[1]["exception"]
     assert {line["level"] for line in lines} == {"warning", "error"}
     assert sys.stderr is not None
+
+
+# The service manager
+
+
+async def test_service_manager_hears_that_it_is_ready_alive_and_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(0)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "150000")
+        monkeypatch.delenv("WATCHDOG_PID", raising=False)
+        told: list[str] = []
+
+        def beats() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    told.extend(manager.recv(4096).decode().splitlines())
+            return told.count("WATCHDOG=1") >= 3
+
+        running = asyncio.create_task(app.run(settings_in(tmp_path)))
+        await until(beats)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await running == 0
+        beats()
+    assert told[0] == "READY=1"
+    assert told[1].startswith("STATUS=udp 127.0.0.1:")
+    assert told[1].endswith("; sessions with 0 meters")
+    assert "STOPPING=1" in told
+
+
+async def test_head_end_stands_still_when_an_uplink_waits_too_long_for_its_commit(
+    head_end: HeadEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert head_end.find_stall() is None
+    for waited, is_still in ((app.STALL_S, False), (app.STALL_S + 1, True)):
+        monkeypatch.setattr(
+            type(head_end._southbound), "oldest_pending_s", property(lambda _, w=waited: w)
+        )
+        assert (head_end.find_stall() is not None) is is_still

@@ -51,6 +51,11 @@ NAMES = [
     "headend_idle_meter_bytes",
     "meterd_pss_mib",
     "meterd_start_s",
+    "meterd_idle_cpu_share",
+    "meterd_street_kib",
+    "topology_update_ms",
+    "topology_alternates_ms",
+    "topology_rebuild_ms",
 ]
 
 

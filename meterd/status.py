@@ -1,0 +1,183 @@
+"""How a running meter is, as one value: what `meterd status` shows.
+
+Never   touches the disk, or what is secret
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from amistack.identifiers import format_eui64
+from meterd.agent import (
+    STORAGE_RETRY_S,
+    Agent,
+    AgentEvent,
+    Hindered,
+    ReadAnswered,
+    Registered,
+    Reported,
+    Secured,
+    StorageFailed,
+)
+from meterd.journal import Journal
+
+if TYPE_CHECKING:
+    from meterd.sensor import SensorStatus
+
+STALL_S: Final = 30.0
+"""Seconds that something due may be late before the meter's work counts as standing still."""
+REASON_SIZE_MAX: Final = 200
+NAMES_MAX: Final = 200
+"""Counters shown of each kind; there are some dozens."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeterStatus:
+    """One meter. Times are UTC seconds by its own clock; days count from 1970-01-01.
+
+    `stage` is where the conversation stands: securing, registering, reporting. `owed_days` are
+    recorded whole and not acknowledged. `hindrance` is why it is not getting on, None if it is;
+    `stall` why its work stands still. `clock_error_s`: how far behind the head-end's clock ours is,
+    give or take `clock_bound_s`; None before the first comparison. `storage_failure` is None again
+    once writing works. The counters are since the start, like `written_octets` and `flushes`, which
+    a flash memory feels.
+    """
+
+    meter: str
+    at: int
+    started_at: int
+    stage: str
+    head_end: str | None
+    owed_days: int
+    oldest_owed_day: int | None
+    recorded_until: int | None
+    last_report_day: int | None
+    last_report_at: int | None
+    last_read_at: int | None
+    hindrance: str | None
+    hindered_until: int | None
+    stall: str | None
+    clock: str
+    clock_error_s: float | None
+    clock_bound_s: float | None
+    storage: str
+    written_octets: int
+    flushes: int
+    storage_failure: str | None
+    counters: dict[str, int]
+    refused: dict[str, int]
+    link: dict[str, int]
+    sensor: SensorStatus | None = None
+    """The real meter behind it, if there is one."""
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+
+class Lately:
+    """What the agent's events said last: facts that nothing else keeps."""
+
+    def __init__(self) -> None:
+        self.report_day: int | None = None
+        self.report_at: float | None = None
+        self.read_at: float | None = None
+        self.hindrance: tuple[str, float] | None = None
+        """Why it is not getting on, and until when it waits."""
+        self._failure: tuple[str, float] | None = None
+
+    def take(self, event: AgentEvent, *, utc: float) -> None:
+        """Note what happened at `utc`."""
+        match event:
+            case Reported(day):
+                self.report_day, self.report_at = day, utc
+                self.hindrance = None
+            case ReadAnswered():
+                self.read_at = utc
+            case Secured() | Registered():
+                self.hindrance = None
+            case Hindered(_, reason, retry_s):
+                self.hindrance = reason[:REASON_SIZE_MAX], utc + retry_s
+            case StorageFailed(reason):
+                self._failure = reason[:REASON_SIZE_MAX], utc
+            case _:
+                pass
+
+    def storage_failure(self, utc: float) -> str | None:
+        """Why nothing can be written; it is tried, and fails, every STORAGE_RETRY_S."""
+        if self._failure is None or utc > self._failure[1] + 1.5 * STORAGE_RETRY_S:
+            return None
+        return self._failure[0]
+
+
+def stall_of(agent: Agent, *, now: float) -> str | None:
+    """Why this meter's work stands still: something has been due for more than STALL_S."""
+    due = agent.next_timer()
+    if due is None or now - due <= STALL_S:
+        return None
+    return f"what was due {now - due:.0f} s ago is not done"
+
+
+def status_of(
+    agent: Agent,
+    lately: Lately,
+    *,
+    now: float,
+    started: float,
+    storage: Path,
+    journal: Journal,
+    link: dict[str, int],
+    sensor: SensorStatus | None = None,
+) -> MeterStatus:
+    """How that meter is at `now`, monotonic seconds as the agent counts them, like `started`."""
+    clock = agent.clock
+    utc = clock.utc(now)
+    best = clock.best
+    owed = agent.owed_days
+    hindrance, until = lately.hindrance or (None, None)
+    return MeterStatus(
+        meter=format_eui64(agent.meter),
+        at=int(utc),
+        started_at=int(clock.utc(started)),
+        stage=agent.stage.value,
+        head_end=None if agent.head_end_peer is None else _address(agent.head_end_peer),
+        owed_days=len(owed),
+        oldest_owed_day=min(owed, default=None),
+        recorded_until=agent.recorded_until,
+        last_report_day=lately.report_day,
+        last_report_at=_whole(lately.report_at),
+        last_read_at=_whole(lately.read_at),
+        hindrance=hindrance,
+        hindered_until=_whole(until),
+        stall=stall_of(agent, now=now),
+        clock=clock.state.name.lower(),
+        clock_error_s=None if best is None else round(best.error_s, 3),
+        clock_bound_s=None if best is None else round(best.bound_s, 3),
+        storage=str(storage),
+        written_octets=journal.written_octets,
+        flushes=journal.sync_count,
+        storage_failure=lately.storage_failure(utc),
+        counters=_some(dict(agent.counters)),
+        refused=_some(agent.refused),
+        link=_some(link),
+        sensor=sensor,
+    )
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
+
+
+def _some(counters: dict[str, int]) -> dict[str, int]:
+    return dict(sorted(counters.items())[:NAMES_MAX])
+
+
+def _address(peer: object) -> str:
+    """HOST:PORT of a socket address."""
+    if not isinstance(peer, tuple) or len(peer) < 2:
+        return str(peer)
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
