@@ -182,6 +182,10 @@ class Intake:
                 _plain(Code.UNPROCESSABLE_ENTITY, f"this head-end speaks {MODEL_VERSION}"),
             )
         record = record_of(registration, uplink.received_ms // 1000)
+        declared = self._known.find(record.meter, record.channel_set)
+        if declared is not None and tuple(declared.values()) != record.channels:
+            # What is stored under that set is read by the newer declaration from now on.
+            self.flagged["channel set declared anew, otherwise"] += 1
 
         def answer(_: tuple[Kept, ...], held_ms: int) -> Message:
             self._known.add(record.meter, record.channel_set, record.channels)

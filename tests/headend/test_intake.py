@@ -469,6 +469,15 @@ def test_registration_counts_from_its_commit_on() -> None:
     assert isinstance(late.records[0], DayBlock)
 
 
+def test_set_that_is_declared_anew_otherwise_is_taken_and_flagged() -> None:
+    intake = intake_of_registered()
+    for channels, count in ((None, 0), ([world.channel(1, interval_s=1_800)], 1)):
+        again = world.registration(METER, channels=channels)
+        taken = intake.take(uplink("reg", again.encode()))
+        assert isinstance(taken.records[0], RegistrationRecord)
+        assert intake.flagged["channel set declared anew, otherwise"] == count
+
+
 def test_time_is_told_and_not_to_be_kept() -> None:
     message = Message.request(Code.GET, "time")
     taken = intake_of_registered().take(Uplink(METER, message, NOW * 1000 + 7))
