@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,9 +46,21 @@ def kid(meter: Eui64) -> bytes:
     return b"\x01" + meter[-1:]
 
 
+OPENED: Final[list[sqlite3.Connection]] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _closed() -> Iterator[None]:
+    yield
+    template.cache_clear()
+    while OPENED:
+        OPENED.pop().close()
+
+
 @functools.cache
 def template() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    OPENED.append(connection)
     for _, sql in migrations():
         connection.executescript(sql)
     for meter in METERS:
@@ -62,6 +75,7 @@ def template() -> sqlite3.Connection:
 def database() -> sqlite3.Connection:
     """A store of its own with a session of every meter, all of them in doubt."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
+    OPENED.append(connection)
     template().backup(connection)
     return connection
 
