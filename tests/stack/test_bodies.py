@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amistack.coap.blockwise import BODY_SIZE_MAX
@@ -198,6 +198,7 @@ def test_newer_state_takes_the_place_of_one_that_is_still_fetched() -> None:
     seed=st.integers(0, 2**16),
     sizes=st.lists(st.integers(0, 3 * BLOCK), min_size=1, max_size=8),
 )
+@example(seed=1056, sizes=[2045, 0])
 def test_last_state_arrives_in_the_end_and_none_out_of_order(seed: int, sizes: list[int]) -> None:
     street = joined(seed=seed)
     request = observe(street)
@@ -212,7 +213,11 @@ def test_last_state_arrives_in_the_end_and_none_out_of_order(seed: int, sizes: l
     if street.meter.observers:
         tell(street, states[-1])
         street.world.elapse(300)
-        assert payloads(street, request)[-1] == states[-1]
+        # It may have given up on what it had sent before, and with that on the observer.
+        if street.meter.observers:
+            assert payloads(street, request)[-1] == states[-1]
+        else:
+            assert street.meter.endings == ["no acknowledgement"]
     seen = [states.index(one) for one in payloads(street, request)[1:]]
     assert seen == sorted(seen)
 
