@@ -30,7 +30,7 @@ from amistack.coap.blockwise import (
 )
 from amistack.coap.blockwise import Limits as BlockLimits
 from amistack.coap.blockwise.block import has_block_options
-from amistack.coap.codes import is_success
+from amistack.coap.codes import format_code, is_success
 from amistack.coap.endpoint import ExchangeId, Limits
 from amistack.coap.link_format import Link
 from amistack.coap.message import Message
@@ -460,7 +460,12 @@ class Stack:
         try:
             step = asking.transfer.receive(message)
             if isinstance(step, Complete):
-                self._conclude(request, asking, step.response)
+                if asking.observing is not None and not is_success(step.response.code):
+                    # No state, but why its rest is not to be had; a state that is an error says
+                    # so by itself, and ends the observation.
+                    self._give_up(request, asking, format_code(step.response.code))
+                else:
+                    self._conclude(request, asking, step.response)
                 return
             part = self._secured.request(
                 asking.identity, step, asking.peer, now=now, response_wait=asking.response_wait

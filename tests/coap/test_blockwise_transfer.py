@@ -22,6 +22,7 @@ from amistack.coap.blockwise import (
 )
 from amistack.coap.codes import Code
 from amistack.coap.message import Message, in_order
+from amistack.coap.observe import REGISTER, observe_of, with_observe
 from amistack.coap.options import Option, OptionNumber, uint_value
 from amistack.errors import CoapError, LocalProtocolError, TableFull
 from tests.coap.test_blockwise import block_options, blocks_of, body_of
@@ -410,6 +411,15 @@ def test_response_that_changed_is_fetched_once_more_and_then_fails(other: Messag
     healed = collecting()
     healed.receive(other)
     assert told(healed.receive(response(Code.CONTENT, payload=b"new"))).payload == b"new"
+
+
+def test_notification_that_is_fetched_again_does_not_register_again() -> None:
+    transfer = Transfer(with_observe(GET, REGISTER))
+    state = with_observe(response(Code.CONTENT, "2:0/1/64", body_of(64), etag=b"1"), 5)
+    assert observe_of(asked(transfer.receive(state))) is None
+    again = asked(transfer.receive(response(Code.CONTENT, "2:1/0/64", b"x", etag=b"2")))
+    assert (blocks_of(again), observe_of(again)) == ("2:0/0/1024", None)
+    assert again.path == GET.path
 
 
 def test_fetch_in_blocks_that_is_fetched_again_starts_with_its_first_block() -> None:

@@ -105,7 +105,8 @@ class Party:
     """A head-end or a meter: everything that a program must do, and nothing else.
 
     `block` numbers are reserved with a new session. With `answers_at_once` off, requests wait in
-    `waiting` for the test. `is_durable` is what the answers say.
+    `waiting` for the test. `is_durable` is what the answers say. Who asks for the resource "state"
+    gets `state`, once there is one.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class Party:
         self.stale: list[RequestId] = []
         self.observers: list[ExchangeId] = []
         self.endings: list[str] = []
+        self.state: bytes | None = None
         self.worn: list[bytes] = []
         self.stack = self._born()
         self.host: Host[Event] | None = None
@@ -219,13 +221,18 @@ class Party:
             self.disk.keep_window(event.recipient_id, event.window)
         opened = self.stack.respond(
             event.exchange,
-            answer_to(event.message),
+            self.answer_to(event.message),
             is_durable=self.is_durable,
             opens_observation=True,
             now=self.now,
         )
         if opened:
             self.observers.append(event.exchange)
+
+    def answer_to(self, message: Message) -> Message:
+        if self.state is None or message.path != "state":
+            return answer_to(message)
+        return Message.response(Code.CONTENT, payload=self.state, content_format=CONTENT)
 
     def connect(self, peer: Peer, *, c_i: bytes = b"\x05", is_combining: bool = False) -> None:
         known = tuple(self.known.values())

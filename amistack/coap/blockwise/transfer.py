@@ -33,6 +33,7 @@ from amistack.coap.blockwise.block import (
 from amistack.coap.blockwise.request_tags import Lease, RequestTags
 from amistack.coap.codes import Code, format_code, is_request, is_response, is_success
 from amistack.coap.message import Message, in_order
+from amistack.coap.observe import with_observe
 from amistack.coap.options import Option, OptionNumber, uint_value
 from amistack.errors import CoapError, LocalProtocolError, TableFull
 from amistack.machine import Peer
@@ -408,6 +409,9 @@ class Transfer:
             raise CoapError(CHANGED, seen)
         self._is_refetched = True
         self._is_early = True
+        # Whether it observes was said with what is left behind: to ask that again would register
+        # a second time.
+        self._request = with_observe(self._request, None)
         self._renew_tag()
         return self._begin()
 
