@@ -41,6 +41,7 @@ from typing import Any, Final
 
 import cbor2
 
+from amistack.arrays import is_array
 from amistack.errors import StoreError, StoreUnusable
 from meterd.files import Appendable, Files
 
@@ -388,6 +389,6 @@ def _key(key: object) -> Key:
 
 
 def _array(value: object) -> Sequence[object]:
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+    if not is_array(value):
         raise TypeError("an array was expected")
     return value

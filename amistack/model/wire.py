@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import cbor2
 
+from amistack.arrays import is_array
 from amistack.errors import ModelError
 
 CONTENT_FORMAT_V1: Final = 65001
@@ -68,8 +69,7 @@ def load(data: bytes, *, is_strict: bool = True) -> object:
 
 def array(item: object, least: int, most: int, what: str) -> Sequence[object]:
     """`item` if it is an array of `least` to `most` items."""
-    # cbor2 is free to give a list or a tuple; strings are sequences too.
-    if not isinstance(item, Sequence) or isinstance(item, str | bytes):
+    if not is_array(item):
         raise ModelError("wrong type", f"{what} is {type(item).__name__}, expected an array")
     if not least <= len(item) <= most:
         raise ModelError("wrong size", f"{what} has {len(item)} items, expected {least} to {most}")

@@ -11,7 +11,7 @@ Never   decides whose signature is wanted: who asks names the key
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from amistack.arrays import is_array
 from amistack.errors import TrustError
 from amistack.session.cose import KeyKind, is_signature, kind_of, sig_structure, sign
 
@@ -65,7 +66,7 @@ class Signed:
         if not isinstance(item, cbor2.CBORTag) or item.tag != TAG:
             raise TrustError(NOT_SIGNED, f"expected tag {TAG}")
         parts = item.value
-        if not isinstance(parts, Sequence) or isinstance(parts, str | bytes) or len(parts) != 4:
+        if not is_array(parts) or len(parts) != 4:
             raise TrustError(NOT_SIGNED, "expected an array of 4")
         protected, unprotected, payload, signature = parts
         is_formed = (

@@ -25,6 +25,7 @@ from typing import Final
 import cbor2
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from amistack.arrays import is_array
 from amistack.errors import ConfigError, LocalProtocolError, TrustError
 from amistack.session.credentials import AuthenticationKey, Credential, IdCred, Kid
 from amistack.session.edhoc import EadItem
@@ -82,7 +83,7 @@ def read_statement(octets: bytes, root: bytes) -> KeyStatement:
     if not signed.is_by(decode_public_key(root), external_aad=STATEMENT_PURPOSE):
         raise TrustError(FALSE_STATEMENT, "another key signed it, or something else was signed")
     tree = load_item(signed.payload, STATEMENT_SIZE_MAX)
-    if not isinstance(tree, Sequence) or isinstance(tree, str | bytes) or len(tree) != 3:
+    if not is_array(tree) or len(tree) != 3:
         raise TrustError("no statement", "expected an array of 3")
     version, epoch, public_key = tree
     if type(version) is not int or version != STATEMENT_VERSION:
@@ -279,7 +280,7 @@ def unpack(octets: bytes, provisioned: Trust) -> Trust:
     Raises TrustError on octets that `pack` does not write.
     """
     tree = load_item(octets, 2 * STATEMENT_SIZE_MAX)
-    if not isinstance(tree, Sequence) or isinstance(tree, str | bytes) or len(tree) != 2:
+    if not is_array(tree) or len(tree) != 2:
         raise TrustError("no stored trust", "expected an array of 2")
     trust, was_provisioned = map(_trust_from, tree)
     return trust if was_provisioned == provisioned else provisioned
@@ -290,14 +291,14 @@ def _tree_of(trust: Trust) -> object:
 
 
 def _trust_from(tree: object) -> Trust:
-    if not isinstance(tree, Sequence) or isinstance(tree, str | bytes) or len(tree) not in (2, 3):
+    if not is_array(tree) or len(tree) not in (2, 3):
         raise TrustError("no stored trust", "expected a root, a key, and perhaps another")
     root, *keys = tree
     if root is not None and not _is_key(root):
         raise TrustError("no stored trust", "its root is no key")
     found = []
     for key in keys:
-        if not isinstance(key, Sequence) or isinstance(key, str | bytes) or len(key) != 2:
+        if not is_array(key) or len(key) != 2:
             raise TrustError("no stored trust", "expected an epoch and a key")
         epoch, public_key = key
         if type(epoch) is not int or not 0 <= epoch <= EPOCH_MAX or not _is_key(public_key):

@@ -25,6 +25,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from amistack.arrays import is_array
 from amistack.errors import ConfigError, TrustError
 from amistack.identifiers import EUI64_SIZE, Eui64, format_eui64, parse_eui64
 from amistack.session.fleet import PUBLIC_KEY_SIZE, decode_public_key, parse_public_key
@@ -204,7 +205,7 @@ def _from_cbor(octets: bytes) -> tuple[str, tuple[Device, ...], dict[Eui64, Devi
     if not isinstance(tree, Mapping) or tree.get(KEY_VERSION) != VERSION:
         raise _bad(f"the file is no shipment of version {VERSION}")
     listed = tree.get(KEY_DEVICES)
-    if not isinstance(listed, Sequence) or isinstance(listed, str | bytes) or not listed:
+    if not is_array(listed) or not listed:
         raise _bad("the file is empty, expected an array of devices")
     if len(listed) > DEVICE_COUNT_MAX:
         raise _bad(f"{len(listed)} devices, at most {DEVICE_COUNT_MAX}; split the file")
@@ -234,8 +235,7 @@ def _from_cbor(octets: bytes) -> tuple[str, tuple[Device, ...], dict[Eui64, Devi
 
 def _device_item(item: object) -> tuple[bytes, bytes, dict[str, str]]:
     """EUI-64, public key and details of one item. Raises TrustError."""
-    is_array = isinstance(item, Sequence) and not isinstance(item, str | bytes)
-    if not isinstance(item, Sequence) or not is_array or len(item) not in (2, 3):
+    if not is_array(item) or len(item) not in (2, 3):
         raise TrustError("no device", "expected an array of EUI-64, public key and details")
     meter, public_key = item[:2]
     if not isinstance(meter, bytes) or len(meter) != EUI64_SIZE:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from amistack.errors import EdhocError, StoreUnusable
+from amistack.errors import EdhocError, ModelError, StoreUnusable
+from amistack.model import Registration
 from amistack.session.credentials import x5t_credential
 from interop.fuzz.targets import find
 from interop.fuzz.targets.files import MemoryFiles
@@ -42,3 +43,13 @@ def test_a_journal_of_strange_keys_is_refused_in_one_line() -> None:
     with pytest.raises(StoreUnusable) as refused:
         Storage.on(files)
     assert "\n" not in str(refused.value)
+
+
+def test_a_simple_value_of_cbor_is_no_array_of_one() -> None:
+    seed = find("model_registration").seeds()[0]
+    versions = bytes.fromhex("820102")
+    assert Registration.decode(seed).model_versions == (1, 2)
+    assert seed.count(versions) == 1
+    for simple in ("f820", "f8ff", "e1"):
+        with pytest.raises(ModelError):
+            Registration.decode(seed.replace(versions, bytes.fromhex(simple)))
