@@ -21,6 +21,7 @@ MODULES: Final = (
     "chains",
     "desk",
     "stack",
+    "pair",
     "model",
     "headend",
     "files",
