@@ -30,6 +30,7 @@ def told(target: Target, crash: Crash) -> str:
     return f"{small} (seed {small.seed}, run {small.run}), by {small.data.hex()}\n{small.trace}"
 
 
+@pytest.mark.timeout(600)  # A run that hangs is found by `no_hanging`; a busy machine is slow.
 @each
 def test_nothing_but_its_own_escapes_a_layer(target: Target) -> None:
     fuzzer = corpus.fuzzer(target, seed=SEED)
