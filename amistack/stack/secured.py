@@ -18,11 +18,10 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from amistack.coap.blockwise import BLOCK_OPTIONS
-from amistack.coap.codes import Code, is_success
+from amistack.coap.codes import Code
 from amistack.coap.endpoint import (
     Endpoint,
     ExchangeId,
@@ -33,11 +32,9 @@ from amistack.coap.endpoint import (
 from amistack.coap.endpoint import ObservationEnded as ExchangeObservationEnded
 from amistack.coap.endpoint import ObservationStale as ExchangeStale
 from amistack.coap.endpoint import RequestFailed as ExchangeFailed
-from amistack.coap.endpoint import RequestId as ExchangeRequestId
 from amistack.coap.link_format import WELL_KNOWN_CORE, Link
-from amistack.coap.message import Message, in_order
-from amistack.coap.observe import DEREGISTER, MAX_AGE_DEFAULT, observe_of, with_observe
-from amistack.coap.options import UNDERSTOOD, Option, OptionNumber, check_options
+from amistack.coap.message import Message
+from amistack.coap.options import UNDERSTOOD, OptionNumber, check_options
 from amistack.coap.timing import Timing
 from amistack.errors import (
     CoapError,
@@ -64,7 +61,6 @@ from amistack.session.key_limits import FAILURES_MAX
 from amistack.session.oscore import (
     DECRYPTION_FAILED,
     REPLAY,
-    SEALED_CODE,
     ContextTable,
     Doubles,
     Likeness,
@@ -73,68 +69,27 @@ from amistack.session.oscore import (
     find_kid,
     open_again,
     open_request,
-    protect_request,
-    protect_response,
-    seal_answer,
     unprotect_request,
-    unprotect_response,
 )
-from amistack.stack.approaches import Approaches, Approaching
+from amistack.stack.answers import Answers
+from amistack.stack.approaches import Approaches
 from amistack.stack.clear import core_answer
 from amistack.stack.events import (
     Event,
     NumberTaken,
-    ObservationEnded,
-    ObservationStale,
-    RequestFailed,
     RequestId,
     SecureRequest,
-    SecureResponse,
     SessionWorn,
     StrangeSession,
 )
 from amistack.stack.freshness import Freshness
 from amistack.stack.naming import context_of
 from amistack.stack.numbers import Held, Numbers
+from amistack.stack.requests import SESSION_ENDED, UNDERSTOOD_INSIDE, Requests
 
-HINT_SIZE_MAX: Final = 64
-SESSION_ENDED: Final = "session ended"
-NO_ROOM: Final = "too many observers"
 LATE_MAX_S: Final = 3_600.0
 """Seconds that a message can have been overtaken on its way; what is later is behind."""
 _UNDERSTOOD_OUTSIDE: Final = UNDERSTOOD | {OptionNumber.EDHOC}
-_UNDERSTOOD_INSIDE: Final = UNDERSTOOD | BLOCK_OPTIONS
-
-
-@dataclass(slots=True)
-class _Asked:
-    """A protected request of ours that waits for its response, or observes.
-
-    While it asks once more in an observation, answers to the registration before may still come:
-    `earlier` is what these are bound to.
-    """
-
-    request: RequestId
-    identity: bytes
-    context: SecurityContext
-    binding: RequestBinding
-    message: Message
-    peer: Peer
-    response_wait: float | None
-    earlier: RequestBinding | None = None
-    approaching: Approaching | None = None
-    """The handshake whose message_3 went along."""
-    is_told: bool = False
-    """Something authentic came: it observes."""
-
-
-@dataclass(slots=True)
-class _Answerable:
-    """A peer's request that waits for its answer, or whose observation is open."""
-
-    context: SecurityContext
-    binding: RequestBinding
-    is_observed: bool = False
 
 
 class Secured:
@@ -176,10 +131,7 @@ class Secured:
         self._numbers = Numbers(events=self._events, is_in_use=self._is_in_use, drop=self._drop)
         self._failures: dict[bytes, int] = {}  # recipient id to decryptions that failed
 
-        self._exchanges: dict[ExchangeId, _Answerable] = {}
         self._handshake_exchanges: dict[HandshakeId, ExchangeId] = {}
-        self._asked: dict[ExchangeRequestId, _Asked] = {}
-        self._under_way: dict[RequestId, ExchangeRequestId | None] = {}
         self._approaches = Approaches(
             endpoint=self._endpoint,
             events=self._events,
@@ -187,7 +139,21 @@ class Secured:
             resume=self._resume,
             drop=self._drop,
         )
-        self._next_id = 0
+        self._requests = Requests(
+            endpoint=self._endpoint,
+            numbers=self._numbers,
+            approaches=self._approaches,
+            events=self._events,
+            refused=self._refused,
+            count_failure=self._count_failure,
+        )
+        self._answers = Answers(
+            endpoint=self._endpoint,
+            numbers=self._numbers,
+            events=self._events,
+            refused=self._refused,
+            is_in_use=self._is_in_use,
+        )
         self._latest = 0.0
 
     # Commands from above: sessions
@@ -279,13 +245,8 @@ class Secured:
     def remove_session(self, identity: bytes) -> None:
         """See `Stack.remove_session`."""
         context = self._retire(identity)
-        if context is None:
-            return
-        for exchange, asked in tuple(self._asked.items()):
-            if asked.context is context:
-                self._end(exchange, asked)
-                self._endpoint.cancel(exchange, now=self._latest)
-                self._events.append(RequestFailed(asked.request, identity, SESSION_ENDED))
+        if context is not None:
+            self._requests.end_session(context, now=self._latest)
 
     def _retire(self, identity: bytes) -> SecurityContext | None:
         """Use that identity's session no more. What was asked in it may still be answered."""
@@ -298,11 +259,7 @@ class Secured:
         self._freshness.forget(context.recipient_id)
         self._numbers.forget(context.recipient_id, now=self._latest)
         self._approaches.forget(identity, now=self._latest)
-        if self._endpoint.has_observers:
-            for exchange, entry in tuple(self._exchanges.items()):
-                if entry.is_observed and entry.context is context:
-                    self.end_observation(exchange, now=self._latest)
-                    self._events.append(ObservationEnded(exchange, identity, SESSION_ENDED))
+        self._answers.end_observations(context, now=self._latest)
         return context
 
     def session_of(self, identity: bytes) -> SecurityContext | None:
@@ -333,82 +290,15 @@ class Secured:
         context = self._sessions.get(identity)
         if context is None:
             raise LocalProtocolError(f"no session with {identity.hex()}")
-        self._next_id += 1
-        request = RequestId(self._next_id)
-        self._under_way[request] = None
-        try:
-            self._ask(request, identity, context, message, peer, response_wait, now=now)
-        except (LocalProtocolError, TableFull):
-            self._under_way.pop(request, None)
-            raise
-        return request
+        return self._requests.request(identity, context, message, peer, response_wait, now=now)
 
     def cancel(self, request: RequestId, *, now: float) -> None:
         """See `Stack.cancel`."""
-        exchange = self._under_way.pop(request, None)
-        if exchange is not None:
-            self._asked.pop(exchange, None)
-            self._endpoint.cancel(exchange, now=now)
+        self._requests.cancel(request, now=now)
 
     def deregister(self, request: RequestId, *, now: float) -> None:
         """See `Stack.deregister`."""
-        exchange = self._under_way.get(request)
-        asked = None if exchange is None else self._asked.get(exchange)
-        if exchange is None or asked is None or not asked.binding.is_registration:
-            raise LocalProtocolError(f"request {request} observes nothing")
-
-        def send(now: float) -> None:
-            if self._asked.get(exchange) is not asked:
-                return  # It ended while this was held.
-            leaving = with_observe(asked.message, DEREGISTER)
-            protected, binding = protect_request(asked.context, leaving)
-            self._endpoint.deregister(exchange, protected, now=now)
-            asked.earlier, asked.binding = asked.binding, binding
-
-        held = Held(send, asked.request, asked.identity)
-        self._numbers.send(asked.context, held, now=now)
-
-    def _ask(
-        self,
-        request: RequestId,
-        identity: bytes,
-        context: SecurityContext,
-        message: Message,
-        peer: Peer,
-        response_wait: float | None,
-        *,
-        now: float,
-    ) -> None:
-        def send(now: float) -> None:
-            if request not in self._under_way:
-                return  # Cancelled while it was held.
-            approaching = self._approaches.unsaid(identity)
-            if approaching is not None and approaching.is_alone:
-                self._approaches.say_alone(approaching, held, now=now)
-                return
-            protected, binding = protect_request(context, message)
-            if approaching is not None:
-                combined = approaching.approach.combine(protected, original=message)
-                if combined is None:
-                    # Its number is used up; it takes another one when its turn comes.
-                    self._approaches.say_alone(approaching, held, now=now)
-                    return
-                protected = combined
-            exchange = self._endpoint.request(protected, peer, now=now, response_wait=response_wait)
-            self._under_way[request] = exchange
-            self._asked[exchange] = _Asked(
-                request,
-                identity,
-                context,
-                binding,
-                message,
-                peer,
-                response_wait,
-                approaching=approaching,
-            )
-
-        held = Held(send, request, identity)
-        self._numbers.send(context, held, now=now)
+        self._requests.deregister(request, now=now)
 
     # Commands from above: answering
 
@@ -423,44 +313,9 @@ class Secured:
     ) -> bool:
         """See `Stack.respond`."""
         self._latest = now
-        entry = self._exchanges.get(exchange)
-        if entry is None or entry.is_observed:
-            raise LocalProtocolError(f"exchange {exchange} is unknown or answered already")
-        context, binding = entry.context, entry.binding
-        opens = (
-            opens_observation
-            and binding.is_registration
-            and is_success(message.code)
-            and self._endpoint.may_observe(exchange)
+        return self._answers.respond(
+            exchange, message, is_durable=is_durable, opens_observation=opens_observation, now=now
         )
-        # A message that was too large may have used up the request's nonce.
-        own_partial_iv = opens or not (is_durable and binding.nonce_is_free)
-
-        def send(now: float) -> None:
-            # While it was held the program may have lost interest, or others taken the room.
-            is_wanted = opens and self._exchanges.get(exchange) is entry
-            is_opening = is_wanted and self._endpoint.may_observe(exchange)
-            told = with_observe(message, 0) if is_opening else message
-            protected = protect_response(context, told, binding, own_partial_iv=own_partial_iv)
-            self._endpoint.respond(exchange, protected, opens_observation=is_opening, now=now)
-            if is_wanted and not is_opening:
-                del self._exchanges[exchange]
-                self._events.append(ObservationEnded(exchange, context.owner, NO_ROOM))
-
-        if own_partial_iv:
-            entry.is_observed = opens
-            try:
-                self._numbers.send(context, Held(send, exchange=exchange), now=now)
-            except (LocalProtocolError, TableFull):
-                entry.is_observed = False
-                raise
-        elif (sealed := seal_answer(message, binding)) is not None:
-            self._endpoint.respond_with(exchange, SEALED_CODE, sealed, now=now)
-        else:
-            send(now)
-        if not opens:
-            self._exchanges.pop(exchange, None)
-        return opens
 
     def notify(
         self,
@@ -472,51 +327,25 @@ class Secured:
         now: float,
     ) -> None:
         """See `Stack.notify`."""
-        entry = self._exchanges.get(exchange)
-        if entry is None or not entry.is_observed:
-            raise LocalProtocolError(f"nothing is observed by exchange {exchange}")
-        if not self._is_in_use(entry.context):
-            self.end_observation(exchange, now=now)
-            raise LocalProtocolError(f"session of exchange {exchange} ended")
-        ends = is_last or not is_success(message.code)
-
-        def send(now: float) -> None:
-            if self._exchanges.get(exchange) is not entry:
-                return  # It ended while this was held.
-            told = message if ends else with_observe(message, 0)
-            protected = protect_response(entry.context, told, entry.binding, own_partial_iv=True)
-            self._endpoint.notify(
-                exchange, protected, is_confirmable=is_confirmable, is_last=ends, now=now
-            )
-            if ends:
-                del self._exchanges[exchange]
-
-        self._numbers.send(entry.context, Held(send), now=now)
+        self._answers.notify(
+            exchange, message, is_confirmable=is_confirmable, is_last=is_last, now=now
+        )
 
     def end_observation(self, exchange: ExchangeId, *, now: float) -> None:
         """See `Stack.end_observation`."""
-        entry = self._exchanges.get(exchange)
-        if entry is not None and entry.is_observed:
-            del self._exchanges[exchange]
-            self._endpoint.end_observation(exchange, now=now)
+        self._answers.end_observation(exchange, now=now)
 
     def is_waiting(self, exchange: ExchangeId) -> bool:
         """Whether that exchange still waits for its answer."""
-        entry = self._exchanges.get(exchange)
-        return entry is not None and not entry.is_observed
+        return self._answers.is_waiting(exchange)
 
     def is_observed(self, exchange: ExchangeId) -> bool:
         """Whether an observation that a peer opened by that exchange is open."""
-        entry = self._exchanges.get(exchange)
-        return entry is not None and entry.is_observed
+        return self._answers.is_observed(exchange)
 
     def answer_at_once(self, exchange: ExchangeId, answer: Message, *, now: float) -> None:
         """Answer in place of the program, under a number of our own."""
-        try:
-            self.respond(exchange, answer, is_durable=False, now=now)
-        except (LocalProtocolError, TableFull):
-            self._exchanges.pop(exchange, None)
-            self._drop_answer(exchange, now)
+        self._answers.answer_at_once(exchange, answer, now=now)
 
     # Inputs from below.
 
@@ -600,20 +429,19 @@ class Secured:
                 case RequestReceived():
                     self._receive_request(event, now)
                 case ResponseReceived():
-                    self._receive_response(event, now)
+                    if self._approaches.owns(event.request):
+                        self._approaches.receive(event.request, event.message, now=now)
+                    else:
+                        self._requests.receive(event, now=now)
                 case ExchangeFailed():
-                    self._receive_failure(event, now)
+                    if self._approaches.owns(event.request):
+                        self._approaches.fail(event.request, event.failure.value, now=now)
+                    else:
+                        self._requests.fail(event.request, event.failure.value)
                 case ExchangeStale():
-                    asked = self._asked[event.request]
-                    self._events.append(ObservationStale(asked.request, asked.identity))
+                    self._requests.note_stale(event.request)
                 case ExchangeObservationEnded():
-                    entry = self._exchanges.pop(event.exchange, None)
-                    if entry is not None:
-                        self._events.append(
-                            ObservationEnded(
-                                event.exchange, entry.context.owner, event.ending.value
-                            )
-                        )
+                    self._answers.receive_end(event)
 
     # Requests of peers
 
@@ -683,9 +511,9 @@ class Secured:
     ) -> None:
         """Hand up an authentic, fresh request; `ciphertext` may have more in front of it."""
         is_behind = self._note_accepted(context, ciphertext, binding, now)
-        self._exchanges[exchange] = _Answerable(context, binding)
+        self._answers.admit(exchange, context, binding)
         try:
-            check_options(inner.options, _UNDERSTOOD_INSIDE)
+            check_options(inner.options, UNDERSTOOD_INSIDE)
         except CoapError as error:
             self._refused[error.reason] += 1
             answer = Message.response(Code.BAD_OPTION, payload=error.detail.encode())
@@ -761,109 +589,6 @@ class Secured:
         answer = Message.response(code, payload=reason.encode(), max_age=0)
         self._endpoint.refuse(event.exchange, answer, now=now)
 
-    # Responses of peers
-
-    def _receive_response(self, event: ResponseReceived, now: float) -> None:
-        if self._approaches.owns(event.request):
-            self._approaches.receive(event.request, event.message, now=now)
-            return
-        asked = self._asked[event.request]
-        if event.message.option(OptionNumber.OSCORE) is None:
-            self._end(event.request, asked)
-            self._endpoint.cancel(event.request, now=now)
-            self._refused["response not protected"] += 1
-            self._receive_refusal(asked, event.message)
-            return
-        try:
-            inner = self._unprotect(asked, event.message)
-            check_options(inner.options, _UNDERSTOOD_INSIDE)
-        except (OscoreError, CoapError) as error:
-            self._refused[f"response: {error.reason}"] += 1
-            if error.reason == DECRYPTION_FAILED:
-                self._count_failure(asked.context)
-            if event.request not in self._asked:
-                return  # That was one forgery too many: it has failed with the session.
-            if event.is_final or not asked.is_told:
-                # Only the option outside, which anybody can write, says that there is more to come.
-                self._end(event.request, asked)
-                self._endpoint.cancel(event.request, now=now)
-                self._events.append(RequestFailed(asked.request, asked.identity, error.reason))
-            return
-        if asked.approaching is not None:
-            self._approaches.said(asked.identity, asked.approaching)
-        # What is outside can be changed on the way: inside stands whether it is a notification.
-        is_final = event.is_final or observe_of(inner) is None
-        if not is_final:
-            asked.is_told = True
-            max_age = inner.uint_option(OptionNumber.MAX_AGE)
-            self._endpoint.expect_notification(
-                event.request, within=MAX_AGE_DEFAULT if max_age is None else max_age, now=now
-            )
-            self._events.append(
-                SecureResponse(asked.request, asked.identity, event.peer, inner, is_final=False)
-            )
-            return
-        self._end(event.request, asked)
-        if not event.is_final:
-            self._endpoint.cancel(event.request, now=now)
-        echo = inner.option(OptionNumber.ECHO)
-        if inner.code == Code.UNAUTHORIZED and echo and self._repeat(asked, echo, now):
-            return
-        self._events.append(SecureResponse(asked.request, asked.identity, event.peer, inner))
-
-    def _unprotect(self, asked: _Asked, message: Message) -> Message:
-        try:
-            return unprotect_response(asked.context, message, asked.binding)
-        except OscoreError:
-            if asked.earlier is None:
-                raise
-        return unprotect_response(asked.context, message, asked.earlier)
-
-    def _end(self, exchange: ExchangeRequestId, asked: _Asked) -> None:
-        del self._asked[exchange]
-        self._under_way.pop(asked.request, None)
-
-    def _receive_refusal(self, asked: _Asked, message: Message) -> None:
-        """An answer without protection: of no worth, but message_3 may have been refused by it."""
-        if asked.approaching is not None:
-            self._approaches.refused(asked.identity, asked.approaching, message)
-        hint = message.payload[:HINT_SIZE_MAX].decode(errors="replace")
-        self._events.append(
-            RequestFailed(
-                asked.request, asked.identity, "response not protected", message.code, hint
-            )
-        )
-
-    def _repeat(self, asked: _Asked, echo: bytes, now: float) -> bool:
-        """Send a request once more, with the Echo value that was asked for (RFC 9175 2.3)."""
-        if asked.message.option(OptionNumber.ECHO) is not None:
-            return False  # It had one already: its sender is told how that ended.
-        options = in_order((*asked.message.options, Option(OptionNumber.ECHO, echo)))
-        message = replace(asked.message, options=options)
-        self._under_way[asked.request] = None
-        try:
-            self._ask(
-                asked.request,
-                asked.identity,
-                asked.context,
-                message,
-                asked.peer,
-                asked.response_wait,
-                now=now,
-            )
-        except (LocalProtocolError, TableFull) as error:
-            del self._under_way[asked.request]
-            self._events.append(RequestFailed(asked.request, asked.identity, str(error)))
-        return True
-
-    def _receive_failure(self, event: ExchangeFailed, now: float) -> None:
-        if self._approaches.owns(event.request):
-            self._approaches.fail(event.request, event.failure.value, now=now)
-            return
-        asked = self._asked.pop(event.request)
-        self._under_way.pop(asked.request, None)
-        self._events.append(RequestFailed(asked.request, asked.identity, event.failure.value))
-
     def _require_proposed(self, proposed: SessionProposed) -> None:
         handshake = proposed.handshake
         if (
@@ -888,25 +613,9 @@ class Secured:
     def _drop(self, held: Held, reason: str, now: float) -> None:
         """Give up a message that waits for numbers; who waits for it is told so."""
         if held.exchange is not None:
-            entry = self._exchanges.pop(held.exchange, None)
-            self._drop_answer(held.exchange, now)
-            if entry is not None and entry.is_observed:
-                self._events.append(ObservationEnded(held.exchange, entry.context.owner, reason))
-            return
-        self._refused["request dropped for want of numbers"] += 1
-        if held.request is None or held.request not in self._under_way:
-            return
-        exchange = self._under_way.pop(held.request)
-        if exchange is not None:  # It was to end an observation, which ends without it then.
-            self._asked.pop(exchange, None)
-            self._endpoint.cancel(exchange, now=now)
-        self._events.append(RequestFailed(held.request, held.identity, reason))
-
-    def _drop_answer(self, exchange: ExchangeId, now: float) -> None:
-        """Say that there is no answer: protected it cannot be said, and unsaid it would be kept."""
-        self._refused["answer dropped for want of numbers"] += 1
-        answer = Message.response(Code.SERVICE_UNAVAILABLE, max_age=0)
-        self._endpoint.respond(exchange, answer, now=now)
+            self._answers.drop(held.exchange, reason, now=now)
+        else:
+            self._requests.drop(held, reason, now=now)
 
     def _is_in_use(self, context: SecurityContext) -> bool:
         return self._contexts.find(context.recipient_id, context.id_context) is context

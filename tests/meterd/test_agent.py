@@ -1041,7 +1041,7 @@ def test_read_whose_window_cannot_be_kept_is_answered_later(sealed: Sealed) -> N
     answer = _ask(one, read_request(b"identity", ALL_PARTS))
     assert answer.code == Code.SERVICE_UNAVAILABLE
     assert one.events(ReadAnswered) == []
-    assert one.agent._stack._secured._exchanges == {}
+    assert one.agent._stack._secured._answers._exchanges == {}
     one.mend_disk()
     assert _ask(one, read_request(b"identity", ALL_PARTS)).code == Code.CONTENT
     sealed.check()

@@ -23,7 +23,7 @@ import pytest
 import structlog
 
 from amistack import stack
-from amistack.stack import secured
+from amistack.stack import answers, secured
 from amistack.telemetry import configure
 from headend.domain.readings import ReadResult
 from headend.southbound.intake import Intake
@@ -179,8 +179,8 @@ def watch_stack(
     steps.watch(patch, secured, "unprotect_request", is_ours=is_of_own)
     steps.watch(patch, stack.Stack, "respond", is_ours=is_own)
     # In these stories nobody but the watched one answers.
-    steps.watch(patch, secured, "seal_answer")
-    steps.watch(patch, secured, "protect_response", is_ours=is_of_own)
+    steps.watch(patch, answers, "seal_answer")
+    steps.watch(patch, answers, "protect_response", is_ours=is_of_own)
     steps.watch(patch, stack.Stack, "data_to_send", is_ours=is_own)
     steps.watch(
         patch,
@@ -375,7 +375,7 @@ def told(
         cipher.watch(patch)
         if not is_direct:
             patch.setattr(secured, "open_request", lambda *_: None)
-            patch.setattr(secured, "seal_answer", lambda *_: None)
+            patch.setattr(answers, "seal_answer", lambda *_: None)
 
         async def run() -> tuple[list[str], int]:
             steps = Steps(kill_at, kill_count)

@@ -330,12 +330,8 @@ class Street:
 
 # Tables whose entries must all be gone when nothing is under way. They have no public face, and a
 # leak in one of them is what a program would notice after a year.
-TABLES: Final = (
-    "_exchanges",
-    "_handshake_exchanges",
-    "_asked",
-    "_under_way",
-)
+TABLES: Final = ("_handshake_exchanges",)
+REQUEST_TABLES: Final = ("_asked", "_under_way")
 APPROACH_TABLES: Final = ("_approaches", "_proposed", "_unsaid")
 BODY_TABLES: Final = ("_asking", "_parts", "_delivered")
 
@@ -344,6 +340,8 @@ def leaks(stack: Stack) -> dict[str, int]:
     secured = stack._secured
     tables = {name: len(getattr(secured, name)) for name in TABLES}
     tables |= {name: len(getattr(secured._approaches, name)) for name in APPROACH_TABLES}
+    tables |= {name: len(getattr(secured._requests, name)) for name in REQUEST_TABLES}
+    tables["_exchanges"] = len(secured._answers._exchanges)
     numbers = secured._numbers
     tables |= {name: len(getattr(numbers, name)) for name in ("_held", "_wanting")}
     tables |= {name: len(getattr(stack, name)) for name in BODY_TABLES}

@@ -16,7 +16,7 @@ from amistack.coap.message import Message
 from amistack.coap.options import Option
 from amistack.errors import LocalProtocolError
 from amistack.session.oscore import protect_request, unprotect_response
-from amistack.stack import secured as stack_module
+from amistack.stack import answers, secured
 from tests.stack.parties import HEAD_END_NAME, METER, Street, answer_to, question
 from tests.stack.test_worlds import live
 from tests.support.worlds import BAD, Passage
@@ -27,8 +27,8 @@ HEAD_END_AT, METER_AT = Street.HEAD_END_AT, Street.METER_AT
 @pytest.fixture
 def general(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The direct way is closed until this is undone."""
-    monkeypatch.setattr(stack_module, "open_request", lambda *_: None)
-    monkeypatch.setattr(stack_module, "seal_answer", lambda *_: None)
+    monkeypatch.setattr(secured, "open_request", lambda *_: None)
+    monkeypatch.setattr(answers, "seal_answer", lambda *_: None)
     return monkeypatch
 
 
@@ -45,8 +45,8 @@ def test_the_direct_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the tests here: two general ways would prove nothing."""
     street = Street()
     street.join()
-    for name in ("unprotect_request", "protect_response"):
-        monkeypatch.setattr(stack_module, name, None)
+    monkeypatch.setattr(secured, "unprotect_request", None)
+    monkeypatch.setattr(answers, "protect_response", None)
     request = street.report(b"a day")
     street.world.elapse(5)
     assert street.meter.responses[request].payload == b"re a day"

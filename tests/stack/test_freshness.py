@@ -451,7 +451,7 @@ def test_a_repetition_without_room_is_a_failed_request() -> None:
     def full(*_: object, **__: object) -> None:
         raise TableFull("8 requests wait already")
 
-    street.meter.stack._secured._ask = full  # type: ignore[method-assign]
+    street.meter.stack._secured._requests._ask = full  # type: ignore[method-assign]
     street.world.elapse(5)
     assert street.meter.failures[request].reason == "8 requests wait already"
     assert leaks(street.meter.stack) == {}
