@@ -4,6 +4,7 @@
     |-- ProtocolError             the rules of a protocol were broken...
     |   |-- LocalProtocolError    ...by our caller: fix the program
     |   `-- RemoteProtocolError   ...by the peer: count `reason`, answer, go on
+    |       |-- CborError         octets that are no item of CBOR (RFC 8949)
     |       |-- CoapError         octets or options that are not CoAP (RFC 7252)
     |       |-- OscoreError       a message that OSCORE refuses (RFC 8613)
     |       |-- EdhocError        a handshake message that EDHOC refuses (RFC 9528)
@@ -51,6 +52,10 @@ class RemoteProtocolError(ProtocolError):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+class CborError(RemoteProtocolError):
+    """Octets that are no item of CBOR (RFC 8949)."""
 
 
 class CoapError(RemoteProtocolError):

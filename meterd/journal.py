@@ -41,7 +41,7 @@ from typing import Any, Final
 
 import cbor2
 
-from amistack.arrays import is_array
+from amistack.cbor import is_array
 from amistack.errors import StoreError, StoreUnusable
 from meterd.files import Appendable, Files
 
@@ -161,6 +161,25 @@ class Journal:
                 _apply(self._tables, changes)
         except OSError as error:
             raise StoreError(f"the meter's storage failed: {error.strerror or error}") from error
+
+    def examine(self) -> tuple[str | None, str | None]:
+        """Read the segment anew: what is wrong on disk, and in the tables in use; None for nothing.
+
+        As the kernel gives it, which may be from its own memory. Raises StoreError while there is
+        no segment that can be written to: the next transaction begins one.
+        """
+        if self._is_closed or self._segment is None:
+            raise StoreError("no segment of the meter's storage can be written to")
+        try:
+            octets = self._files.read(self._name, SEGMENT_READ_MAX)
+            tables, end = _read_tables(self._name, octets)
+        except (OSError, StoreError, *_DECODE_ERRORS) as error:
+            return f"{self._name} cannot be read: {error}", None
+        if end != self._size or end != len(octets):
+            return f"{self._name}: check sum wrong at octet {end} of {self._size}", None
+        in_use = {table: rows for table, rows in self._tables.items() if rows}
+        on_disk = {table: rows for table, rows in tables.items() if rows}
+        return None, None if in_use == on_disk else "tables in use are not those on disk"
 
     def close(self) -> None:
         """Give the files back."""
@@ -284,20 +303,13 @@ class Journal:
                     f"the meter's storage ({name}) was made by a newer meterd: run that one"
                 )
             return 0
-        tables: Tables = {}
-        end = 0
-        at, crc = MAGIC_SIZE, zlib.crc32(name.encode())
-        while (found := _read_frame(octets, at, crc)) is not None:
-            body, crc = found
-            try:
-                changes = _decode(body)
-            except _DECODE_ERRORS as error:
-                raise StoreUnusable(
-                    f"the meter's storage ({name}) holds what no meterd writes; "
-                    "move it away to start anew"
-                ) from error
-            _apply(tables, changes)
-            end = at = at + HEADER.size + len(body)
+        try:
+            tables, end = _read_tables(name, octets)
+        except _DECODE_ERRORS as error:
+            raise StoreUnusable(
+                f"the meter's storage ({name}) holds what no meterd writes; "
+                "move it away to start anew"
+            ) from error
         if end:
             self._tables = tables
         return end
@@ -337,6 +349,21 @@ def _frame(body: bytes, crc_before: int) -> tuple[bytes, int]:
     """A frame and its CRC, behind a frame with `crc_before`."""
     crc = _crc(body, crc_before)
     return HEADER.pack(len(body), crc) + body, crc
+
+
+def _read_tables(name: str, octets: bytes) -> tuple[Tables, int]:
+    """The tables of a segment as far as it is whole, and where that ends: 0 for not at all.
+
+    Raises one of _DECODE_ERRORS.
+    """
+    tables: Tables = {}
+    end = 0
+    at, crc = MAGIC_SIZE, zlib.crc32(name.encode())
+    while (found := _read_frame(octets, at, crc)) is not None:
+        body, crc = found
+        _apply(tables, _decode(body))
+        end = at = at + HEADER.size + len(body)
+    return tables, end
 
 
 def _read_frame(octets: bytes, at: int, crc_before: int) -> tuple[bytes, int] | None:

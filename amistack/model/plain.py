@@ -15,9 +15,8 @@ import functools
 import io
 from typing import Final, NamedTuple
 
-import cbor2
-
-from amistack.errors import ModelError
+from amistack.cbor import read_item
+from amistack.errors import CborError, ModelError
 from amistack.model import wire
 from amistack.model.clock import ClockState
 from amistack.model.events import ENTRY_COUNT_MAX, SEQUENCE_MAX, EndDeviceEventType
@@ -82,8 +81,8 @@ def read_plain(data: bytes) -> PlainReport | None:
         return None
     stream = io.BytesIO(data)
     try:
-        tree: object = cbor2.load(stream)
-    except Exception:  # noqa: BLE001  Its tags leak decimal, type, value and overflow errors.
+        tree: object = read_item(stream)
+    except CborError:
         return None
     if stream.tell() != len(data) or type(tree) is not list:
         return None

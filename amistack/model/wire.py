@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 import cbor2
 
-from amistack.arrays import is_array
+from amistack.cbor import is_array, read_item
 from amistack.errors import ModelError
 
 CONTENT_FORMAT_V1: Final = 65001
@@ -55,10 +55,10 @@ def load(data: bytes, *, is_strict: bool = True) -> object:
         raise ModelError("too long", f"{len(data)} octets, at most {PAYLOAD_SIZE_MAX}")
     stream = io.BytesIO(data)
     try:
-        tree: object = cbor2.load(stream)
+        tree: object = read_item(stream)
         is_deterministic = not is_strict or cbor2.dumps(tree) == data
     except Exception as error:
-        # Not only cbor2's own: its tags leak decimal, type, value and overflow errors.
+        # What can be read of a tag cannot always be written.
         raise ModelError("not CBOR", str(error)[:80]) from error
     if stream.tell() != len(data):
         raise ModelError("trailing octets", f"{len(data) - stream.tell()} after the message")

@@ -19,6 +19,7 @@ Never   decides whether a credential is trusted: a certificate is judged by `cha
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
+from amistack.cbor import read_item
 from amistack.errors import ConfigError, EdhocError, LocalProtocolError
 from amistack.session.cose import (
     KID,
@@ -321,9 +323,10 @@ def _load_map(octets: bytes) -> Mapping[object, object]:
     if len(octets) > CREDENTIAL_SIZE_MAX:
         raise EdhocError(BAD_CREDENTIAL, f"{len(octets)} octets, at most {CREDENTIAL_SIZE_MAX}")
     try:
-        claims: object = cbor2.loads(octets)
+        claims: object = read_item(io.BytesIO(octets))
         again = cbor2.dumps(claims)
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
+    except Exception as error:
+        # What can be read of a tag cannot always be written.
         raise EdhocError(BAD_CREDENTIAL, "not CBOR") from error
     # Octets after the item, an indefinite length or a repeated key would all be lost here.
     if again != octets:

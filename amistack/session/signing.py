@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from amistack.arrays import is_array
-from amistack.errors import TrustError
+from amistack.cbor import is_array, read_item
+from amistack.errors import CborError, TrustError
 from amistack.session.cose import KeyKind, is_signature, kind_of, sig_structure, sign
 
 SIGNED_SIZE_MAX: Final = 16 * 1024 * 1024
@@ -117,10 +117,9 @@ def load_item(octets: bytes, size_max: int) -> object:
         raise TrustError("too long", f"{len(octets)} octets, at most {size_max}")
     stream = io.BytesIO(octets)
     try:
-        item: object = cbor2.load(stream)
-    except Exception as error:
-        # Not only cbor2's own: its tags leak decimal, type, value and overflow errors.
-        raise TrustError("not CBOR", "".join(filter(str.isprintable, str(error)))[:80]) from error
+        item: object = read_item(stream)
+    except CborError as error:
+        raise TrustError(error.reason, error.detail) from error
     if stream.tell() != len(octets):
         raise TrustError("trailing octets", f"{len(octets) - stream.tell()} behind the item")
     return item

@@ -25,7 +25,7 @@ from typing import Final
 import cbor2
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from amistack.arrays import is_array
+from amistack.cbor import is_array
 from amistack.errors import ConfigError, LocalProtocolError, TrustError
 from amistack.session.credentials import AuthenticationKey, Credential, IdCred, Kid
 from amistack.session.edhoc import EadItem

@@ -25,7 +25,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from amistack.arrays import is_array
+from amistack.cbor import is_array
 from amistack.errors import ConfigError, TrustError
 from amistack.identifiers import EUI64_SIZE, Eui64, format_eui64, parse_eui64
 from amistack.session.fleet import PUBLIC_KEY_SIZE, decode_public_key, parse_public_key

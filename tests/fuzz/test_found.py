@@ -9,7 +9,7 @@ import pytest
 
 from amistack.errors import EdhocError, ModelError, StoreUnusable
 from amistack.model import Registration
-from amistack.session.credentials import x5t_credential
+from amistack.session.credentials import decode_ccs, x5t_credential
 from interop.fuzz.targets import find
 from interop.fuzz.targets.files import MemoryFiles
 from meterd.journal import Journal
@@ -53,3 +53,8 @@ def test_a_simple_value_of_cbor_is_no_array_of_one() -> None:
     for simple in ("f820", "f8ff", "e1"):
         with pytest.raises(ModelError):
             Registration.decode(seed.replace(versions, bytes.fromhex(simple)))
+
+
+def test_a_credential_of_a_decimal_fraction_that_is_none_is_refused() -> None:
+    with pytest.raises(EdhocError):
+        decode_ccs(bytes.fromhex("a26700000000000000c48200620000"))
