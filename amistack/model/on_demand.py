@@ -111,15 +111,14 @@ class ReadAnswer:
         """The answer that `data` is the encoding of. Packed values are not looked into."""
         items = wire.array(wire.load(data), 8, 8, "answer")
         day = wire.integer(items[2], 0, wire.DAY_MAX, "day")
-        registers = wire.array(items[5], 0, BLOCK_COUNT_MAX, "registers")
         blocks = wire.array(items[6], 0, BLOCK_COUNT_MAX, "blocks")
         return cls(
             wire.octets(items[0], IDENTIFIER_SIZE_MIN, IDENTIFIER_SIZE_MAX, "identifier"),
             wire.integer(items[1], 0, CHANNEL_SET_MAX, "channel set"),
             day,
             ClockReading.from_tree(items[3], items[4]),
-            tuple(_register_from_tree(item) for item in registers),
-            tuple(_partial_block_from_tree(item) for item in blocks),
+            registers_from_tree(items[5]),
+            tuple(partial_block_from_tree(item) for item in blocks),
             entries_from_tree(items[7], day * wire.DAY_S),
         )
 
@@ -150,6 +149,12 @@ class ReportRequest:
         return cls(first_day, wire.integer(items[1], first_day, wire.DAY_MAX, "last day"))
 
 
+def registers_from_tree(item: object) -> tuple[tuple[int, int], ...]:
+    """Pairs of a channel and what its register shows."""
+    pairs = wire.array(item, 0, BLOCK_COUNT_MAX, "registers")
+    return tuple(_register_from_tree(pair) for pair in pairs)
+
+
 def _register_from_tree(item: object) -> tuple[int, int]:
     channel, reading = wire.array(item, 2, 2, "register")
     return (
@@ -158,7 +163,8 @@ def _register_from_tree(item: object) -> tuple[int, int]:
     )
 
 
-def _partial_block_from_tree(item: object) -> IntervalBlock:
+def partial_block_from_tree(item: object) -> IntervalBlock:
+    """A block with its number of intervals in front."""
     count, *rest = wire.array(item, 6, 7, "block")
     return IntervalBlock.from_tree(
         rest, count=wire.integer(count, 0, VALUE_COUNT_MAX, "interval count")

@@ -30,6 +30,10 @@ from amistack.model import (
     TimeAnswer,
     Verdict,
 )
+from amistack.model.diagnosis import Check, Diagnosis, Finding, Occasion, Outcome
+from amistack.model.history import DayRange, HistoryAnswer, HistoryParts, HistoryRequest, PastDay
+from amistack.model.scheduled_read import ScheduledRead, Span
+from tests.model import control, noticing, programmes, scheduling
 
 DAY_S = 86_400
 REGISTER_MAX = 2**53 - 1
@@ -141,6 +145,46 @@ register_tuples = st.lists(
     st.tuples(st.integers(0, 255), registers), max_size=3, unique_by=lambda pair: pair[0]
 ).map(tuple)
 
+
+@st.composite
+def span_tuples(draw: st.DrawFn) -> tuple[Span, ...]:
+    found = []
+    for block in draw(block_tuples(is_whole_day=False)):
+        room = DAY_S // block.interval_s - block.count
+        found.append(Span(draw(st.integers(0, room)), block))
+    return tuple(found)
+
+
+@st.composite
+def history_requests(draw: st.DrawFn) -> HistoryRequest:
+    parts = HistoryParts(draw(st.integers(1, 15)))
+    wants_days = parts & (HistoryParts.INTERVALS | HistoryParts.LOG)
+    chosen = sorted(draw(st.sets(days, min_size=2, max_size=6)))
+    pairs = zip(chosen[::2], chosen[1::2], strict=False)
+    ranges: list[DayRange] = []
+    for first, last in pairs if wants_days else ():
+        if not ranges or first > ranges[-1].last + 1:
+            ranges.append(DayRange(first, last))
+    return HistoryRequest(draw(identifiers), parts, tuple(ranges))
+
+
+@st.composite
+def past_days(draw: st.DrawFn) -> tuple[PastDay, ...]:
+    chosen = sorted(draw(st.sets(days, max_size=2)))
+    return tuple(
+        PastDay(day, draw(uint16), draw(block_tuples(is_whole_day=False)), draw(entry_tuples))
+        for day in chosen
+    )
+
+
+findings = st.lists(
+    st.builds(Finding, st.sampled_from(Check), st.sampled_from(Outcome), texts(0, 64)),
+    max_size=3,
+    unique_by=lambda one: one.check,
+).map(tuple)
+diagnoses = st.none() | st.builds(Diagnosis, clocks, st.sampled_from(Occasion), findings)
+
+
 MESSAGES = {
     "registration": (Registration, registrations()),
     "registration-acknowledgement": (
@@ -166,6 +210,24 @@ MESSAGES = {
             entry_tuples,
         ),
     ),
+    "scheduled-read": (
+        ScheduledRead,
+        st.builds(
+            ScheduledRead,
+            st.integers(1, 255),
+            uint16,
+            days,
+            clocks,
+            register_tuples,
+            span_tuples(),
+            entry_tuples,
+        ),
+    ),
+    "history-request": (HistoryRequest, history_requests()),
+    "history-answer": (
+        HistoryAnswer,
+        st.builds(HistoryAnswer, identifiers, clocks, register_tuples, past_days(), diagnoses),
+    ),
     "report-request": (
         ReportRequest,
         st.tuples(days, days).map(lambda two: ReportRequest(min(two), max(two))),
@@ -178,6 +240,10 @@ MESSAGES = {
             st.none() | st.binary(min_size=33, max_size=33),
         ),
     ),
+    **control.MESSAGES,
+    **noticing.MESSAGES,
+    **programmes.MESSAGES,
+    **scheduling.MESSAGES,
     "time-answer": (TimeAnswer, st.builds(TimeAnswer, received_ms, held_ms)),
 }
 """By the name of its rule in the CDDL: the class of each message, and a strategy for it."""
