@@ -1,13 +1,14 @@
 """The door at which a running `meterd` says how it is: a Unix socket that only its owner may open.
 
-Whoever connects is given a line of JSON for each meter of the process, and nothing can be said to
-it. `serve` opens it in the running loop, `ask` is the other side.
+Whoever connects is given a line of JSON for each meter of the process. A door that hears takes one
+line before; any other hears nothing. `Door.open` opens it in the running loop, `ask` is the other
+side.
 
 Gives   meterd.status.MeterStatus as JSON, one line a meter, in the order of the meters
 Raises  StatusUnavailable, one line that says what to do, from `ask`; LinkError from `open_door`
 Limit   CONNECTIONS_MAX at a time, one more is closed at once; ANSWER_S for an answer to be taken;
-        ANSWER_SIZE_MAX octets of it are read
-Never   reads what is said to it, or outlives its process: what a killed one left is replaced
+        ANSWER_SIZE_MAX octets of it are read; WORD_SIZE_MAX octets of a line that is heard
+Never   outlives its process: what a killed one left is replaced
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ ANSWER_S: Final = 10.0
 ANSWER_SIZE_MAX: Final = 64 * 1024 * 1024
 """Room for the largest street."""
 BACKLOG: Final = 8
+WORD_SIZE_MAX: Final = 64
 ADDRESS_SIZE_MAX: Final = 100
 """Octets of a path that fit into a Unix socket's address; a longer one is reached another way."""
 
@@ -41,9 +43,17 @@ class StatusUnavailable(AmiError):
 class Door:
     """An open door. `close` shuts it and removes the socket."""
 
-    def __init__(self, path: Path, tell: Callable[[], Iterable[str]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tell: Callable[[], Iterable[str]],
+        *,
+        hear: Callable[[str], None] | None = None,
+    ) -> None:
+        """`hear` takes the line that comes before each answer; neither it nor `tell` may raise."""
         self._path = path
         self._tell = tell
+        self._hear = hear
         self._server: asyncio.Server | None = None
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -51,7 +61,9 @@ class Door:
         """Serve from now on. Raises LinkError."""
         listening = _listening(self._path)
         try:
-            self._server = await asyncio.start_unix_server(self._admit, sock=listening)
+            self._server = await asyncio.start_unix_server(
+                self._admit, sock=listening, limit=WORD_SIZE_MAX
+            )
         except BaseException:
             listening.close()
             raise
@@ -66,7 +78,7 @@ class Door:
         await asyncio.gather(*self._answering, return_exceptions=True)
         self._path.unlink(missing_ok=True)
 
-    async def _admit(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         own = asyncio.current_task()
         assert own is not None, "a task of the server's"
         if len(self._answering) >= CONNECTIONS_MAX:
@@ -75,26 +87,33 @@ class Door:
         self._answering.add(own)
         try:
             async with asyncio.timeout(ANSWER_S):
+                if self._hear is not None:
+                    self._hear((await reader.readline()).decode(errors="replace").strip())
                 for line in self._tell():
                     writer.write(line.encode() + b"\n")
                     await writer.drain()
                 writer.close()
                 await writer.wait_closed()
-        except (OSError, TimeoutError):
-            pass  # Whoever asked has gone, or does not listen.
+        except (OSError, TimeoutError, ValueError):
+            pass  # Whoever asked has gone, does not listen, or does not stop talking.
         finally:
             writer.transport.abort()
             self._answering.discard(own)
 
 
-def ask(path: Path) -> list[str]:
-    """The lines that the program behind the door at `path` says. Raises StatusUnavailable."""
+def ask(path: Path, say: str | None = None) -> list[str]:
+    """The lines that the program behind the door at `path` says. Raises StatusUnavailable.
+
+    `say` is the line for a door that hears.
+    """
     octets = bytearray()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
             asking.settimeout(ANSWER_S)
             with _reachable(path) as address:
                 asking.connect(address)
+            if say is not None:
+                asking.sendall(f"{say}\n".encode())
             while len(octets) <= ANSWER_SIZE_MAX and (more := asking.recv(65_536)):
                 octets += more
     except (FileNotFoundError, ConnectionRefusedError):

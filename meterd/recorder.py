@@ -1,9 +1,10 @@
 """Turn what the source measures into recorded days, and days into reports.
 
-A day runs from midnight to midnight in the meter's standard-time offset, always 24 hours. Values
-are differences of the cumulative register, so they add up to it; an interval that the source does
-not know is a gap, and adds nothing. Behind a real meter the register is its dial's: what flowed in
-a gap is on the register as soon as the dial is seen again, and in no interval.
+A day runs from midnight to midnight in the meter's standard-time offset, always 24 hours, and is
+recorded by one programme. Values are differences of the cumulative register, so they add up to it;
+an interval that the source does not know is a gap, and adds nothing. Behind a real meter the
+register is its dial's: what flowed in a gap is on the register as soon as the dial is seen again
+(and on that of the tariff in force then), and in no interval.
 
 Gives   interval blocks, midnight register reads, the registers now, and which reports are owed
 Raises  StoreError when the storage fails; SourceError when the source does
@@ -13,40 +14,33 @@ Never   reads a clock: UTC comes with each call
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from amistack.errors import ConfigError
-from amistack.model import (
-    Channel,
-    EndDeviceEventType,
-    FlowDirection,
-    IntervalBlock,
-    LogEntry,
-    interval_energy,
-    pack,
-    register_energy,
-    unpack,
-)
-from amistack.model.quality import Quality, QualityRun, runs_of
-from meterd.metrology import Flow, LiveSource, Source
-from meterd.storage import ChannelDay, Storage
+from amistack.model import Channel, EndDeviceEventType, IntervalBlock, LogEntry
+from amistack.model.programme import DemandRules
+from amistack.model.programme_check import INTERVALS_PER_REPORT_MAX
+from meterd.metrology import LiveSource, Source
+from meterd.metrology.supply import Supply
+from meterd.programme.fit import Abilities, misfits
+from meterd.programme.shelf import FIRST_CHANNEL_SET, Shelf, Shelved
+from meterd.recording.days import DayRecorder
+from meterd.recording.demand import DEMAND_RESET, DemandRegister
+from meterd.recording.measuring import Metering
+from meterd.recording.plan import default_programme
+from meterd.storage import Storage
 
 DAY_S: Final = 86_400
 RETENTION_DAYS: Final = 45
-INTERVALS_PER_REPORT_MAX: Final = 2_880
-"""Values that one report can hold on all channels: it must fit one datagram."""
 ENTRIES_PER_REPORT_MAX: Final = 64
 
+RECORDED_UNTIL: Final = "recorded until"
+"""The note with the UTC second up to which everything is recorded."""
 SOURCE: Final = "source"
 """The note with a real meter's source as it was."""
-DIAL: Final = "dial"
-"""The note that a real meter's dial was seen at the end of an interval."""
-CHANNEL_SET: Final = 1
-FLOW_DIRECTIONS: Final = {
-    Flow.DELIVERED: FlowDirection.FORWARD,
-    Flow.RECEIVED: FlowDirection.REVERSE,
-}
+CHANNEL_SET: Final = FIRST_CHANNEL_SET
+"""The set of a meter that was never programmed; else `Recorder.channel_set_of` says."""
 
 
 class Recorder:
@@ -59,31 +53,62 @@ class Recorder:
         *,
         offset_min: int,
         register_start: Sequence[int] = (),
+        interval_s: int | None = None,
+        supply: Supply | None = None,
     ) -> None:
-        """Raises ConfigError when the storage was recorded with other channels."""
+        """`interval_s`: of a meter without a programme, if not the source's own.
+
+        Raises ConfigError when the storage was begun with other channels, or when what measures
+        cannot do what the meter was programmed to.
+        """
         self._storage = storage
         self._source = source
-        self._offset_s = offset_min * 60
-        self._interval_s = source.interval_s
-        self._per_day = DAY_S // source.interval_s
-        self._register_start = register_start
-        self.channels = tuple(
-            Channel(
-                number,
-                interval_energy(source.interval_s, FLOW_DIRECTIONS[flow]),
-                register_energy(FLOW_DIRECTIONS[flow]),
-                0,
-                "Wh",
-                source.interval_s,
-            )
-            for number, flow in enumerate(source.flows, start=1)
+        default = default_programme(
+            source, interval_s=interval_s or source.interval_s, offset_min=offset_min
         )
-        if self._per_day * len(self.channels) > INTERVALS_PER_REPORT_MAX:
+        count = sum(DAY_S // one.interval_s for one in default.channels)
+        if count > INTERVALS_PER_REPORT_MAX:
             raise ConfigError(
-                f"{len(self.channels)} channels of {self._interval_s} s make a report too long: "
-                f"at most {INTERVALS_PER_REPORT_MAX} intervals a day in all"
+                f"{len(default.channels)} channels of {default.channels[0].interval_s} s make a "
+                f"report too long: at most {INTERVALS_PER_REPORT_MAX} intervals a day in all"
             )
-        self._check_channels()
+        self.shelf = Shelf(storage, default)
+        self._offset_s = self.shelf.offset_s
+        self.demand = DemandRegister(storage, offset_s=self._offset_s)
+        self.metering = Metering(source, supply)
+        self.mark: Callable[[IntervalBlock, int], IntervalBlock] | None = None
+        """Gives a block that begins at a UTC second its flags: what the clock was like then."""
+        self._days = DayRecorder(storage, self.metering, self.shelf, register_start=register_start)
+        self._check_ability()
+
+    # What is recorded
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels of the running day."""
+        return self._running.plan.channels
+
+    @property
+    def channel_set(self) -> int:
+        """The number of their set."""
+        return self._running.channel_set
+
+    def channels_of(self, day: int) -> tuple[Channel, ...]:
+        """The channels that a day was recorded on."""
+        return self.shelf.of_day(day).plan.channels
+
+    def channel_set_of(self, day: int) -> int:
+        """The number of their set: what the report of that day says."""
+        return self.shelf.of_day(day).channel_set
+
+    @property
+    def demand_rules(self) -> DemandRules | None:
+        """How demand is measured on the running day."""
+        return self._running.plan.demand
+
+    @property
+    def _running(self) -> Shelved:
+        return self.shelf.of_day(self.day_of(self.recorded_until or 0))
 
     # Days
 
@@ -100,16 +125,17 @@ class Recorder:
     @property
     def recorded_until(self) -> int | None:
         """The UTC second up to which every interval is recorded; None before the first record."""
-        note = self._storage.note("recorded until")
+        note = self._storage.note(RECORDED_UNTIL)
         return None if note is None else int(note)
 
     def next_due(self, utc: float) -> int:
-        """The UTC second at which the running interval ends."""
+        """The UTC second at which the running interval ends: the shortest one, or part of one."""
+        step_s = self.shelf.of_day(self.day_of(utc)).plan.step_s
         shifted = int(utc + self._offset_s)
-        return shifted - shifted % self._interval_s + self._interval_s - self._offset_s
+        return shifted - shifted % step_s + step_s - self._offset_s
 
     def advance(self, utc: float) -> int:
-        """Record every interval that has ended by `utc`; how many those were.
+        """Record every step that has ended by `utc`; how many those were.
 
         The first time this takes up to RETENTION_DAYS of history from the source. All of it
         becomes durable at once.
@@ -117,7 +143,7 @@ class Recorder:
         begin = self.recorded_until
         if begin is None:
             begin = self._first_second(utc)
-        end = self.next_due(utc) - self._interval_s
+        end = self.next_due(utc) - self.shelf.of_day(self.day_of(utc)).plan.step_s
         if end <= begin:
             return 0
         recorded = 0
@@ -125,76 +151,38 @@ class Recorder:
             while begin < end:
                 day = self.day_of(begin)
                 until = min(end, self.start_of(day + 1))
-                recorded += self._record(day, begin, (until - begin) // self._interval_s)
+                recorded += self._record(day, begin, until)
                 if until == self.start_of(day + 1):
                     self._storage.owe(day)
+                    self._begin_day(day + 1)
                 begin = until
-            self._storage.keep_note("recorded until", str(end))
+            self._storage.keep_note(RECORDED_UNTIL, str(end))
             self.keep_source()
             oldest = self.day_of(utc) - RETENTION_DAYS
             self._storage.drop_days_before(oldest)
             self._storage.drop_entries_before(self.start_of(oldest))
+            self.shelf.drop_before(oldest, utc=utc)
         return recorded
 
-    def _record(self, day: int, begin: int, count: int) -> int:
-        measured = self._source.energy(begin, count)
-        dials = self._dials(begin + count * self._interval_s)
-        before = {one.channel: one for one in self._storage.channel_days(day)}
-        days = []
-        for place, channel in enumerate(self.channels):
-            so_far = before.get(channel.number) or self._new_day(day, channel.number)
-            values = unpack(so_far.packed, so_far.count)
-            missing = so_far.missing
-            gap = (begin - self.start_of(day)) // self._interval_s - so_far.count
-            # A first record in the middle of a day: what came before is not known.
-            missing |= ((1 << gap) - 1) << so_far.count
-            values += [0] * gap
-            for interval in measured:
-                energy = interval[place]
-                if energy is None:
-                    missing |= 1 << len(values)
-                values.append(energy or 0)
-            opening = so_far.opening
-            advance = so_far.advance + sum(interval[place] or 0 for interval in measured)
-            if dials is not None and self._storage.note(DIAL) is None:
-                # The first time that the meter's own dial is seen: it says where to begin.
-                opening = dials[place] - advance
-            elif dials is not None:
-                # What flowed in gaps is in no interval, and on the dial all the same.
-                advance = max(dials[place] - opening, advance)
-            days.append(
-                ChannelDay(
-                    day,
-                    channel.number,
-                    opening,
-                    advance,
-                    len(values),
-                    pack(values),
-                    missing,
-                )
-            )
-        self._storage.keep_channel_days(days)
-        if dials is not None and self._storage.note(DIAL) is None:
-            self._storage.keep_note(DIAL, "seen")
-        return count
+    def _record(self, day: int, begin: int, until: int) -> int:
+        """Record a day from `begin` to `until`, both of them on its grid; the steps of it."""
+        plan = self.shelf.of_day(day).plan
+        delivered = self._days.record(day, begin, (until - begin) // plan.step_s)
+        if plan.demand is not None:
+            self.demand.take(begin, delivered, step_s=plan.step_s, rules=plan.demand)
+        return len(delivered)
 
-    def _dials(self, utc: float) -> tuple[int, ...] | None:
-        """What a real meter's registers showed at `utc` (Wh), if there is one and it is known."""
-        return self._source.register(utc) if isinstance(self._source, LiveSource) else None
+    def _begin_day(self, day: int) -> None:
+        rules = self.shelf.of_day(day).plan.demand
+        start = self.start_of(day)
+        if rules is not None and self.demand.begin_day(day, start, rules):
+            self.log(start, DEMAND_RESET, "by date")
 
     def keep_source(self) -> None:
         """Keep what a real meter's source needs to go on after a restart, if there is one."""
         state = self._source.state() if isinstance(self._source, LiveSource) else None
         if state is not None:
             self._storage.keep_note(SOURCE, state)
-
-    def _new_day(self, day: int, channel: int) -> ChannelDay:
-        """An empty day that opens with what the register showed at the end of the one before."""
-        for one in self._storage.channel_days(day - 1):
-            if one.channel == channel:
-                return ChannelDay(day, channel, one.opening + one.advance, 0, 0, b"", 0)
-        start = self._register_start[channel - 1 :][:1]
-        return ChannelDay(day, channel, start[0] if start else 0, 0, 0, b"", 0)
 
     def _first_second(self, utc: float) -> int:
         oldest = self.start_of(self.day_of(utc) - RETENTION_DAYS)
@@ -203,48 +191,38 @@ class Recorder:
             return oldest
         return min(self.start_of(self.day_of(known_from)), self.start_of(self.day_of(utc)))
 
+    def _check_ability(self) -> None:
+        """Refuse a source that cannot do what runs, or waits."""
+        abilities = Abilities.of(self.metering, offset_min=self._offset_s // 60)
+        since = self.shelf.at(self.recorded_until or 0).since
+        for row in self.shelf.rows():
+            if row.since < since or not row.programme.version:
+                continue
+            for fault in misfits(row.programme, abilities):
+                raise ConfigError(
+                    f"programme {row.programme.version} wants more than the metrology settings "
+                    f"give ({fault}): name a new storage folder, or go back to the old settings"
+                )
+
     # What is told
 
     def block(self, day: int) -> list[IntervalBlock]:
         """The blocks of a day as far as it is recorded, one for each channel."""
-        return [self._block(one) for one in self._storage.channel_days(day)]
-
-    def _block(self, one: ChannelDay) -> IntervalBlock:
-        flags: tuple[QualityRun, ...] = ()
-        if one.missing:
-            flags = runs_of(
-                [Quality.MISSING if one.missing >> i & 1 else Quality(0) for i in range(one.count)]
-            )
-        return IntervalBlock(
-            one.channel,
-            self._interval_s,
-            one.count,
-            one.opening,
-            one.advance,
-            one.packed,
-            flags,
-        )
+        blocks = self._days.blocks(day)
+        if self.mark is None:
+            return blocks
+        start = self.start_of(day)
+        return [self.mark(block, start) for block in blocks]
 
     def registers(self, utc: float) -> tuple[tuple[int, int], ...]:
-        """Channel and register (Wh) at `utc`, with the running interval's part."""
+        """Channel and register at `utc`, with the running interval's part."""
         day = self.day_of(utc)
-        begin = self.next_due(utc) - self._interval_s
+        begin = self.next_due(utc) - self.shelf.of_day(day).plan.step_s
         until = self.recorded_until
         if until is not None and until > begin:
             # The host's clock went back: a register never does.
             day, begin, utc = self.day_of(until), until, until
-        dials = self._dials(utc)
-        if dials is not None:
-            return tuple(
-                (channel.number, dial) for channel, dial in zip(self.channels, dials, strict=True)
-            )
-        days = {one.channel: one for one in self._storage.channel_days(day)}
-        partial = self._source.partial(begin, utc)
-        registers = []
-        for place, channel in enumerate(self.channels):
-            one = days.get(channel.number) or self._new_day(day, channel.number)
-            registers.append((channel.number, one.opening + one.advance + (partial[place] or 0)))
-        return tuple(registers)
+        return self._days.registers(day, begin, utc)
 
     def owed_days(self) -> list[int]:
         """Days whose reports are not acknowledged, newest first."""
@@ -300,19 +278,3 @@ class Recorder:
         return self._storage.entries(
             self.start_of(day), self.start_of(day + 1), limit=ENTRIES_PER_REPORT_MAX
         )
-
-    def _check_channels(self) -> None:
-        """Refuse a storage that was recorded with other channels or another offset."""
-        described = (
-            f"offset {self._offset_s} s; "
-            + ", ".join(f"{channel.number}: {channel.reading_type}" for channel in self.channels)
-            + f"; every {self._interval_s} s"
-        )
-        kept = self._storage.note("channels")
-        if kept is None:
-            self._storage.keep_note("channels", described)
-        elif kept != described:
-            raise ConfigError(
-                f"the storage was recorded with other channels ({kept}; now {described}): "
-                "name a new storage folder, or go back to the old metrology settings"
-            )

@@ -37,6 +37,10 @@ EVENTS: Final = {
 }
 
 
+Record = Callable[[EndDeviceEventType, str | None], None]
+"""Puts an event on record. Raises StoreError."""
+
+
 @dataclass(frozen=True, slots=True)
 class SensorStatus:
     """How a real meter is: whether it is heard, or why not, and who it says it is.
@@ -62,6 +66,7 @@ class SensorKeeper:
         self._utc: Callable[[], float] = lambda: 0.0
         self._is_time_doubtful: Callable[[], bool] = lambda: True
         self._entered: dict[NoteKind, deque[float]] = {}
+        self._record: Record = self._record_plainly
 
     def start(
         self,
@@ -70,8 +75,13 @@ class SensorKeeper:
         is_time_doubtful: Callable[[], bool],
         dice: random.Random,
         log: structlog.typing.FilteringBoundLogger,
+        record: Record | None = None,
     ) -> None:
-        """Begin, in the running loop; `utc` is the meter's clock."""
+        """Begin, in the running loop; `utc` is the meter's clock.
+
+        `record` is the door of the log, if there is one before the recorder's.
+        """
+        self._record = record or self._record_plainly
         self._utc, self._is_time_doubtful, self._log = utc, is_time_doubtful, log
         self.driver.start(utc=utc, on_note=self.take, dice=dice)
 
@@ -116,14 +126,12 @@ class SensorKeeper:
         else:
             self._log.warning(note.kind.value, detail=note.detail)
         try:
-            self._recorder.log(
-                utc,
-                EVENTS[note.kind],
-                detail_of(note),
-                is_time_doubtful=self._is_time_doubtful(),
-            )
+            self._record(EVENTS[note.kind], detail_of(note))
         except StoreError as error:
             self._log.error("log entry lost", event_type=str(EVENTS[note.kind]), reason=str(error))
+
+    def _record_plainly(self, event: EndDeviceEventType, detail: str | None) -> None:
+        self._recorder.log(self._utc(), event, detail, is_time_doubtful=self._is_time_doubtful())
 
 
 def detail_of(note: Note) -> str | None:

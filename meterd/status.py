@@ -6,6 +6,7 @@ Never   touches the disk, or what is secret
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ from meterd.agent import (
     AgentEvent,
     Hindered,
     ReadAnswered,
+    Recovered,
     Registered,
     Reported,
     Secured,
@@ -97,7 +99,7 @@ class Lately:
                 self.hindrance = None
             case ReadAnswered():
                 self.read_at = utc
-            case Secured() | Registered():
+            case Secured() | Registered() | Recovered():
                 self.hindrance = None
             case Hindered(_, reason, retry_s):
                 self.hindrance = reason[:REASON_SIZE_MAX], utc + retry_s
@@ -131,11 +133,12 @@ def status_of(
     journal: Journal,
     link: dict[str, int],
     sensor: SensorStatus | None = None,
+    more: Mapping[str, int] | None = None,
 ) -> MeterStatus:
     """How that meter is at `now`, monotonic seconds as the agent counts them, like `started`."""
     clock = agent.clock
     utc = clock.utc(now)
-    best = clock.best
+    best = clock.best_at(now)
     owed = agent.owed_days
     hindrance, until = lately.hindrance or (None, None)
     return MeterStatus(
@@ -153,14 +156,14 @@ def status_of(
         hindrance=hindrance,
         hindered_until=_whole(until),
         stall=stall_of(agent, now=now),
-        clock=clock.state.name.lower(),
+        clock=clock.state_at(now).name.lower(),
         clock_error_s=None if best is None else round(best.error_s, 3),
-        clock_bound_s=None if best is None else round(best.bound_s, 3),
+        clock_bound_s=None if best is None else round(best.bound_at(now), 3),
         storage=str(storage),
         written_octets=journal.written_octets,
         flushes=journal.sync_count,
         storage_failure=lately.storage_failure(utc),
-        counters=_some(dict(agent.counters)),
+        counters=_some({**agent.counters, **(more or {})}),
         refused=_some(agent.refused),
         link=_some(link),
         sensor=sensor,

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from amistack.errors import ModelError, StoreUnusable
 from amistack.model import EndDeviceEventType, LogEntry
+from amistack.model.schedule import ReadSchedule
 from meterd.files import Files, FrozenFiles, RealFiles
 from meterd.journal import Change, Journal, Key, Value
 
@@ -29,6 +30,17 @@ DAY: Final = "day"
 OWED: Final = "owed"
 LOG: Final = "log"
 SESSION: Final = "session"
+SCHEDULE: Final = "schedule"
+PROGRAMME: Final = "programme"
+RUNNING: Final = "running"
+STOOD: Final = "stood"
+DEMAND: Final = "demand"
+SERVICE: Final = "service"
+SWITCH: Final = "switch"
+MESSAGE: Final = "message"
+ROUTE: Final = "route"
+DENIED: Final = "denied"
+CLOCK_MARK: Final = "clock mark"
 THE_ONE: Final = 1
 
 LOST: Final = "octets lost"
@@ -40,12 +52,32 @@ _KINDS: Final[Mapping[str, tuple[_Kind, _Kind]]] = {
     OWED: (int, bool),
     LOG: (int, Sequence),
     SESSION: (int, Sequence),
+    SCHEDULE: (int, Sequence),
+    PROGRAMME: (int, Sequence),
+    RUNNING: (int, Sequence),
+    STOOD: (str, int),
+    DEMAND: (int, Sequence),
+    SERVICE: (int, Sequence),
+    SWITCH: (int, Sequence),
+    MESSAGE: (int, Sequence),
+    ROUTE: (int, Sequence),
+    CLOCK_MARK: (int, Sequence),
+    DENIED: (str, int),
 }
 """Of what kind a table's keys and values are."""
 _COLUMNS: Final[Mapping[str, tuple[_Kind, ...]]] = {
     DAY: (int, int, int, bytes, bytes),  # opening, advance, count, packed, missing
     LOG: (int, str, (str, NoneType), bool, bool),  # at, event, detail, is doubtful, is settled
     SESSION: (bytes, bytes, bytes, bytes, bytes, int, int, int),  # as SavedSession
+    SCHEDULE: (bytes, int, int, Sequence),  # encoded, cursor, settled, owed
+    PROGRAMME: (int, int, bytes),  # effective at, channel set, programme
+    RUNNING: (int, int, int, bool),  # day, passed_s, total, is broken
+    DEMAND: (int, int, int, int, int, bytes),  # since, until, peak, peak at, cumulative, window
+    SERVICE: (int, int, int),  # at (ms), path, path before
+    SWITCH: (int, int, int, int, int, int, bytes, bytes, bytes),  # as SwitchRow
+    MESSAGE: (bytes, int, int),  # message, state, since
+    CLOCK_MARK: (int, int),  # end, flags
+    ROUTE: (bytes, int, int),  # parents, path sequence, UTC at which it ends
 }
 
 
@@ -212,6 +244,11 @@ class Storage:
 
     # Log
 
+    @property
+    def next_sequence(self) -> int:
+        """The number that the next log entry gets."""
+        return self._next_sequence
+
     def keep_entry(
         self,
         at: int,
@@ -235,7 +272,14 @@ class Storage:
             for sequence, row in self._items(LOG)
             if not row[4] and first_s <= row[0] < end_s
         )
-        return [_entry(sequence, row) for sequence, row in found[:limit]]
+        return [entry_of(sequence, row) for sequence, row in found[:limit]]
+
+    def entries_between(self, first_s: int, end_s: int, *, limit: int) -> list[LogEntry]:
+        """As `entries`, with those that are acknowledged; the newest, if there are too many."""
+        found = sorted(
+            (sequence, row) for sequence, row in self._items(LOG) if first_s <= row[0] < end_s
+        )
+        return [entry_of(sequence, row) for sequence, row in found[-limit:]]
 
     def settle_entries(self, sequences: Sequence[int]) -> None:
         """Entries are acknowledged."""
@@ -300,6 +344,20 @@ class Storage:
     def _put_session(self, *row: Value) -> None:
         self._put((SESSION, THE_ONE, list(row)))
 
+    # Tables of parts: each is declared in _KINDS, and read and written by its part alone
+
+    def get(self, table: str, key: Key) -> Value:
+        """The value of a key, or None. Not to be changed."""
+        return self._get(table, key)
+
+    def items(self, table: str) -> list[tuple[Any, Value]]:
+        """All of a table; not in order."""
+        return self._items(table)
+
+    def put(self, *changes: Change) -> None:
+        """Set keys to values, None for no such key; all of them at once."""
+        self._put(*changes)
+
     # The journal, and what is staged above it
 
     def _get(self, table: str, key: Key) -> Value:
@@ -337,7 +395,8 @@ def _channel_day(day: int, channel: int, row: Value) -> ChannelDay:
     )
 
 
-def _entry(sequence: Any, row: Value) -> LogEntry:
+def entry_of(sequence: Any, row: Value) -> LogEntry:
+    """The entry in a row of the log."""
     at, event, detail, is_time_doubtful, _ = row
     return LogEntry(sequence, at, EndDeviceEventType.parse(event), detail, is_time_doubtful)
 
@@ -353,13 +412,23 @@ def _check(journal: Journal) -> None:
                 if columns is not None and not _is_row(value, columns):
                     raise ValueError(f"{table} {_line(key)}")
                 if table == LOG:
-                    _entry(key, value)
+                    entry_of(key, value)
+                if table == SCHEDULE:
+                    _check_schedule(key, value)
         int(journal.get(NOTE, LOST) or 0)
     except (ModelError, ValueError) as error:
         journal.close()
         raise StoreUnusable(
             f"the meter's storage holds what no meterd writes ({error}); move it away to start anew"
         ) from error
+
+
+def _check_schedule(key: Key, row: Value) -> None:
+    encoded, _, _, owed = row
+    if ReadSchedule.decode(encoded).number != key or len(owed) % 2:
+        raise ValueError(f"{SCHEDULE} {_line(key)}")
+    if not all(isinstance(second, int) for second in owed):
+        raise ValueError(f"{SCHEDULE} {_line(key)}")
 
 
 def _line(key: Key) -> str:

@@ -32,7 +32,7 @@ from meterd.metrology.source import (
 )
 
 BOUNDARY_COUNT_MAX: Final = 2_880
-"""A month of quarter hours: as long as the storage may be full before anything is lost."""
+"""Ten days of five minutes: as long as the storage may be full before anything is lost."""
 NOTE_COUNT_MAX: Final = 64
 TROUBLE_SIZE_MAX: Final = 200
 SILENCE_S: Final = 60.0
@@ -113,22 +113,24 @@ class LiveSource:
 
     # As a source
 
-    def energy(self, start: int, count: int) -> list[Energy]:
+    def energy(self, start: int, count: int, *, length_s: int | None = None) -> list[Energy]:
         """Wh in each of `count` intervals from `start` on; None where a boundary is not known.
 
-        Ask about what is over: an answer stands, whatever a clock that goes back may bring.
+        Ask about what is over: an answer stands, whatever a clock that goes back may bring. With
+        `length_s`, a multiple of `interval_s`, of longer intervals: only their ends need be known.
         """
         self._check(start, count)
-        marks = [self._pin(start + place * self.interval_s) for place in range(count + 1)]
+        length_s = length_s or self.interval_s
+        marks = [self._pin(start + place * length_s) for place in range(count + 1)]
         return [self._between(marks[place], marks[place + 1]) for place in range(count)]
 
-    def partial(self, start: int, now: float) -> Energy:
+    def partial(self, start: int, now: float, *, length_s: int | None = None) -> Energy:
         """Wh from `start` to the last reading, within one interval."""
         self._check(start, 1)
         if math.isnan(now):
             raise SourceError("now is not a number, expected UTC seconds")
-        if now >= start + self.interval_s:
-            return self.energy(start, 1)[0]
+        if now >= start + (length_s or self.interval_s):
+            return self.energy(start, 1, length_s=length_s)[0]
         if now <= start:
             return tuple(0 for _ in self.flows)
         return self._between(self._at(start), self._latest)

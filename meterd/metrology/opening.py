@@ -125,7 +125,7 @@ def _pulse(
 
 
 def _modbus(settings: MetrologySettings, sensor: Sensor, silence_s: float) -> Driver:
-    from meterd.config import parse_address
+    from amistack.addresses import parse_address
 
     address = None
     if settings.address is not None:

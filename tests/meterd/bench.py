@@ -116,7 +116,8 @@ class Bench:
         """The world's time at which a day begins."""
         return day * DAY - self.offset_min * 60 - self.epoch
 
-    def power_on(self) -> Host[AgentEvent]:
+    def unstarted(self) -> Agent:
+        """The agent of a next life, made and not started."""
         self.start_count += 1
         dice = random.Random(f"meter {self.seed} {self.start_count}")
         now = self.world.now
@@ -134,7 +135,10 @@ class Bench:
             entropy=dice.randbytes,
             dice=dice,
         )
-        self.agent.start(now=now)
+        return self.agent
+
+    def power_on(self) -> Host[AgentEvent]:
+        self.unstarted().start(now=self.world.now)
         self.host = self.world.add("meter", self.agent)
         # One log through all restarts.
         self.log += self.host.log

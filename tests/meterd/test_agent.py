@@ -30,6 +30,7 @@ from amistack.model import (
     ReportAcknowledgement,
     Verdict,
 )
+from amistack.model.event_catalogue import READ_FAILED
 from amistack.model.events import (
     COLD_STARTED,
     PRIMARY_POWER_RESTORED,
@@ -39,10 +40,8 @@ from amistack.model.events import (
 from amistack.model.resources import READ
 from amistack.session.oscore import REPLAY
 from amistack.stack import HELD_MAX, SEQUENCE_BLOCK, SEQUENCE_LOW, Stack
-from meterd import agent as agent_module
 from meterd.agent import (
     PAYLOAD_SIZE_MAX,
-    PAYLOAD_SIZE_MOST,
     REPLAYS_MAX,
     RETRY_MAX,
     STORAGE_RETRY_S,
@@ -57,6 +56,7 @@ from meterd.agent import (
     StorageDamaged,
     StorageFailed,
 )
+from meterd.agent import session as session_module
 from meterd.recorder import RETENTION_DAYS
 from meterd.storage import Storage
 from tests.meterd.bench import DAY, EPOCH, METER, Bench, Sealed, watched_nonces
@@ -467,7 +467,7 @@ def test_meter_whose_keys_are_half_worn_opens_a_new_session(
     limit: int, sessions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = settled()
-    monkeypatch.setattr(agent_module, "NUMBERS_MAX", limit)
+    monkeypatch.setattr(session_module, "NUMBERS_MAX", limit)
     context = one.agent._stack.session_of(one.agent._head_end_name)
     assert context is not None
     while context.reserved_until - context.next_sequence_number >= SEQUENCE_LOW:
@@ -582,7 +582,11 @@ def test_head_end_that_is_away_for_three_days_gets_all_of_it_newest_first(sealed
     today = TODAY + 3
     assert one.head_end.days == [today - back for back in range(1, RETENTION_DAYS + 1)]
     logged = [entry for report in one.head_end.reports for entry in report.entries]
-    assert [entry.event for entry in logged] == [COLD_STARTED]
+    # Of each day whose report was an hour late one entry tells.
+    assert [(entry.event, entry.detail) for entry in logged] == [
+        (COLD_STARTED, None),
+        *((READ_FAILED, f"day {day}") for day in (YESTERDAY, TODAY, TODAY + 1)),
+    ]
     sealed.check()
 
 
@@ -908,7 +912,7 @@ def test_minutes_on_two_channels_and_a_long_log_fit_by_cutting_the_log() -> None
     _fill_log(one, 200, one.utc(one.world.now))
     one.world.run(until=one.midnight(TODAY + 1) + 600)
     assert one.head_end.days == [TODAY]
-    assert len(one.head_end.reports[0].encode()) <= PAYLOAD_SIZE_MOST
+    assert len(one.head_end.reports[0].encode()) <= 4_000
     assert one.head_end.reports[0].entries == ()
     answer = _ask(one, read_request(b"identity", ALL_PARTS))
     assert answer.code == Code.CONTENT
@@ -951,14 +955,18 @@ def test_day_too_long_for_a_message_does_not_block_the_others() -> None:
     )
     one.power_on()
     one.world.elapse(60)
-    assert one.head_end.days == [TODAY - 2, TODAY - 3]
-    assert one.recorder.owed_days() == [YESTERDAY]
-    assert [text for text in texts(one) if f"day {YESTERDAY}" in text]
-    one.world.elapse(3600)
-    assert len(one.events(Hindered)) == 1
+    # It comes in blocks, and in its turn.
+    assert one.head_end.days == [YESTERDAY, TODAY - 2, TODAY - 3]
+    assert one.recorder.owed_days() == []
+    assert len(one.head_end.reports[0].encode()) > 4_096
+    for report in one.head_end.reports:
+        assert list(report.blocks) == one.recorder.block(report.day)
+    assert texts(one) == []
+    # So does the answer when it is asked for.
     answer = _ask(one, read_request(b"identity", ReadParts.INTERVALS))
-    assert answer.code == Code.INTERNAL_SERVER_ERROR
-    assert _ask(one, read_request(b"identity", ReadParts.REGISTERS)).code == Code.CONTENT
+    assert len(answer.payload) > 4_096
+    assert all(len(line.datagram) <= 4_096 for line in one.world.datagrams())
+    assert ReadAnswer.decode(answer.payload).blocks == tuple(one.recorder.block(TODAY))
 
 
 # Disks
@@ -1132,3 +1140,18 @@ def test_garbage_and_replays_change_nothing() -> None:
     one.world.run(until=one.midnight(TODAY + 1) + 600)
     assert one.head_end.days[-1] == TODAY
     assert isinstance(one.head_end.reports[-1], DailyReport)
+
+
+def test_nothing_is_due_before_the_start() -> None:
+    """A socket may be open, and its timer run, while the start still reads the disk."""
+    one = bench()
+    one.silence_head_end()
+    one.power_on()
+    one.world.elapse(5)
+    one.power_off()
+    agent = one.unstarted()
+    before = one.storage.entries(0, 1 << 32, limit=99)
+    assert agent.next_timer() is None
+    agent.handle_timer(now=one.world.now)
+    assert agent.data_to_send() == []
+    assert one.storage.entries(0, 1 << 32, limit=99) == before

@@ -193,6 +193,7 @@ def test_daemon_runs_where_there_is_no_uvloop(tmp_path: Path) -> None:
         import os, signal, sys, threading
         sys.modules["uvloop"] = None
         from meterd.cli import main
+        import meterd.daemon  # However long that takes: its handlers stand soon after.
         threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
         raise SystemExit(main(["run", "--config", sys.argv[1]]))
         """,

@@ -206,7 +206,7 @@ def test_days_asked_for_while_reporting_follow_what_is_under_way() -> None:
     one.power_on()
     while len(one.events(Reported)) < 10:
         one.world.elapse(0.01)
-    assert one.agent._under_way is not None
+    assert one.agent._uplink.is_busy
     assert ask(one, recall(OLDEST, YESTERDAY), wait=60).code == Code.CHANGED
     counts = Counter(one.head_end.days)
     assert set(counts) == set(range(OLDEST, TODAY))
@@ -249,7 +249,7 @@ def test_meter_that_was_told_to_come_later_does_not_come_sooner_for_being_asked(
     one.world.elapse(1000)
     assert one.head_end.days == [YESTERDAY, YESTERDAY, YESTERDAY - 1]
     assert one.head_end.heard[1].now - told[0] >= 600
-    assert one.agent._retry_s == RETRY_MIN
+    assert one.agent._patience.backoff.retry_s == RETRY_MIN
 
 
 def test_repeated_datagrams_and_losses_still_bring_every_day() -> None:

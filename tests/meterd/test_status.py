@@ -469,7 +469,7 @@ async def test_meter_that_is_overdue_stands_still(tmp_path: Path) -> None:
         await meter.start()
         assert meter.find_stall() is None
         assert meter._link is not None
-        meter.agent._act_at = meter._link.now() - 31
+        meter.agent._patience.act_at = meter._link.now() - 31
         assert "is not done" in str(meter.find_stall())
         assert meter.status().stall is not None
     finally:

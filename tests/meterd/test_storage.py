@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from amistack.errors import StoreError, StoreUnusable
 from amistack.model.events import COLD_STARTED, REGISTERED
+from amistack.model.schedule import ReadSchedule
 from meterd.files import LOCK, RealFiles
 from meterd.journal import Change, Journal
 from meterd.storage import ENTRY_COUNT_MAX, ChannelDay, SavedSession, Storage
@@ -192,6 +193,9 @@ def _damaged(path: Path) -> None:
     segment(path).write_bytes(octets)
 
 
+_SCHEDULE = ReadSchedule(1, 3600).encode()
+
+
 def _other(changes: list[Change]) -> Callable[[Path], None]:
     """A whole journal, of other tables than a storage's."""
 
@@ -219,6 +223,10 @@ def _other(changes: list[Change]) -> Callable[[Path], None]:
         (_other([("day", (1, 1), {})]), "no meterd writes"),
         (_other([("owed", "day", True)]), "no meterd writes"),
         (_other([("owed", 1, b"")]), "no meterd writes"),
+        (_other([("schedule", 1, [b"\xff", 0, 0, []])]), "no meterd writes"),
+        (_other([("schedule", 2, [_SCHEDULE, 0, 0, []])]), "no meterd writes (schedule 2)"),
+        (_other([("schedule", 1, [_SCHEDULE, 0, 0, [5]])]), "no meterd writes (schedule 1)"),
+        (_other([("schedule", 1, [_SCHEDULE, 0, 0, ["a", 5]])]), "no meterd writes (schedule 1)"),
         (_other([("log", 1, [0, "3.26.0.216", None, False])]), "no meterd writes"),
         (_other([("log", 1, [0, "3.26.0", None, False, False])]), "no meterd writes"),
         (_other([("log", -1, [0, "3.26.0.216", None, False, False])]), "no meterd writes"),

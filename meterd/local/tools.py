@@ -1,0 +1,65 @@
+"""Field tools: what they are called, which of them a meter believes, and what each may do.
+
+Spec    docs/protocol/identity.md, "Field tools": as a head-end's key, with another subject
+Raises  ConfigError on text that is no public key
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from amistack.identifiers import EUI64_SIZE, Eui64
+from amistack.session.credentials import Credential, IdCred, ccs_credential
+from amistack.session.fleet import decode_public_key, parse_public_key
+
+TOOL_KID_SIZE: Final = 5
+"""One more than a head-end's, and less than a meter's: nobody can be taken for another."""
+
+
+class Authority(enum.IntEnum):
+    """What a tool may do; each may do what those before it may."""
+
+    LOOK = 0  # registers, states
+    READ = 1  # all that the meter holds
+    CHANGE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A field tool that a meter believes."""
+
+    credential: Credential
+    authority: Authority
+
+
+def tool_kid(public_key: bytes) -> bytes:
+    """The kid of a tool's credential from its compressed public key."""
+    return hashlib.sha256(public_key).digest()[:TOOL_KID_SIZE]
+
+
+def tool_credential(public_key: bytes) -> Credential:
+    """A tool's credential from its compressed public key."""
+    kid = tool_kid(public_key)
+    return ccs_credential(kid, f"field tool {kid.hex()}", decode_public_key(public_key))
+
+
+def tool_address(id_cred: IdCred) -> Eui64:
+    """What a tool calls itself on the line: it proves nothing."""
+    return Eui64(hashlib.sha256(id_cred.encode_map()).digest()[:EUI64_SIZE])
+
+
+def tools_of(keys: Mapping[Authority, Iterable[str]]) -> Mapping[bytes, Tool]:
+    """The tools of those public keys (66 hex digits), by kid. Raises ConfigError.
+
+    A key that is named twice may do the more of both.
+    """
+    found = {}
+    for authority, texts in sorted(keys.items()):
+        for text in texts:
+            key = parse_public_key(text)
+            found[tool_kid(key)] = Tool(tool_credential(key), authority)
+    return found

@@ -1,0 +1,1 @@
+"""The programme that a meter runs: kept, applied at its time, rolled back."""

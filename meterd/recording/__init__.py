@@ -1,0 +1,1 @@
+"""How measured energy becomes intervals, tariff registers and demand, as a programme says."""

@@ -1,0 +1,1 @@
+"""What a meter sends by itself, and when."""
