@@ -18,6 +18,7 @@ from mesh.reports import (
     NEIGHBOURS_MAX,
     PARENTS_MAX,
     SAMPLES_MAX,
+    SHORT_MAX,
     LinkReport,
     Reason,
     TopologyReport,
@@ -39,7 +40,12 @@ def report_of(
     elif rank == INFINITE_RANK or not parents:
         parents, rank, hops = (), INFINITE_RANK, HOPS_UNKNOWN
     tried = sorted(
-        (row for row in node.dodag.neighbours if row.metric.samples and row not in parents),
+        (
+            row
+            for row in node.dodag.neighbours
+            # Of some the EUI-64 alone is known, from a frame that went up through us.
+            if row.metric.samples and row not in parents and row.short <= SHORT_MAX
+        ),
         key=lambda row: (row.metric.etx, row.short),
     )
     return TopologyReport(

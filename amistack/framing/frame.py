@@ -43,6 +43,7 @@ class Kind(enum.IntEnum):
     COAP = 16  # A datagram as RFC 7252 section 3 has it, not RFC 8323.
     MESH = 17  # One packet of the mesh.
     TOPOLOGY = 18  # A collector's report about its part of the mesh.
+    BACKHAUL = 19  # A message between a collector and the head-end.
 
 
 CONTROL_KIND_MAX: Final = 15

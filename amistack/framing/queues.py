@@ -58,9 +58,9 @@ class PriorityQueues(Generic[EntryT]):
 
     def take(self) -> tuple[Priority, EntryT] | None:
         """The next one, or None if nothing waits."""
-        waiting = [priority for priority in Priority if self._queues[priority]]
-        if not waiting:
+        if not any(self._queues):
             return None
+        waiting = [priority for priority in Priority if self._queues[priority]]
         chosen = waiting[0]
         for priority in waiting:
             cost = self._queues[priority][0][0] * FLOOR_DIVISOR

@@ -17,7 +17,7 @@ from mesh.reports import TopologyReport
 from mesh.topology.facts import MINUTE_S, AreaId, Backhaul, Role
 from mesh.topology.graph import Graph
 from mesh.topology.isolate import Isolation
-from mesh.topology.location import BehindCollector, Locations
+from mesh.topology.location import LIFETIME_S, BehindCollector, Locations
 from mesh.topology.paths import node_component
 from mesh.topology.routes import Routes
 from mesh.topology.status import Devices
@@ -115,6 +115,7 @@ class Dcc:
         path_sequence: int,
         collector: Eui64,
         now: float,
+        lifetime_s: float = LIFETIME_S,
     ) -> bool:
         """Take what a collector learned from a node's DAO; whether it was news.
 
@@ -129,7 +130,9 @@ class Dcc:
         node = graph.find(area, short)
         if node is not None and short not in parents:
             place = BehindCollector(collector)
-            if not self.locations.learn(node, place, path_sequence=path_sequence, now=now):
+            if not self.locations.learn(
+                node, place, path_sequence=path_sequence, now=now, lifetime_s=lifetime_s
+            ):
                 return False
         self.routes.take_changes(graph.take_parents(parents, area=area, short=short, now=now))
         if node is not None:
@@ -174,9 +177,12 @@ class Dcc:
         return isolation
 
     def isolation_ended(self, isolation: Isolation, *, now: float) -> None:
-        """Take over what an isolation found: the meter answers, or is out of reach by all ways."""
+        """Take over what an isolation found: the meter answers, or is out of reach by all ways.
+
+        Where no way could be tried, nothing was found out.
+        """
         verdict = isolation.verdict()
-        if verdict is None:
+        if verdict is None or not verdict.ways:
             return
         if any(isinstance(way.outcome, Answered) for way in verdict.ways):
             self.devices.heard(isolation.meter, now=now)

@@ -2,7 +2,8 @@
 
 Gives   `table`, `json_lines`, `graphml`, `dot`: iterators of lines without their ends, so that
         100,000 nodes never stand in memory as one text
-Never   writes a file
+Never   writes a file; minds if the topology changes between two lines: a line says what is true
+        when it is made, and who is gone by then has none
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def export(dcc: Dcc, form: Format, *, now: float, area: AreaId | None = None) ->
 def table(dcc: Dcc, now: float, area: AreaId | None = None) -> Iterator[str]:
     """One line a node, for people: the best way, what it costs, how old the word is."""
     yield (
-        f"{'area':>5} {'node':16} {'short':>5} {'role':9} {'state':11} {'hops':>4} {'rank':>5} "
+        f"{'area':>5} {'node':16} {'short':>6} {'role':9} {'state':11} {'hops':>4} {'rank':>5} "
         f"{'etx':>6} {'via':16} {'collector':16} {'age':>6}"
     )
     count = 0
@@ -52,7 +53,7 @@ def table(dcc: Dcc, now: float, area: AreaId | None = None) -> Iterator[str]:
         node = _node(dcc, fact, now)
         count += 1
         yield (
-            f"{node['area']:>5} {node['node']:16} {fact.short:>5x} {node['role']:9} "
+            f"{node['area']:>5} {node['node']:16} {fact.short:#06x} {node['role']:9} "
             f"{node['state']:11} {_shown(node['hops']):>4} {_shown(node['rank']):>5} "
             f"{_shown(node['etx']):>6} {_shown(node['via']):16} {_shown(node['collector']):16} "
             f"{_age(fact.age_s):>6}"
@@ -104,7 +105,7 @@ def dot(dcc: Dcc, now: float, area: AreaId | None = None) -> Iterator[str]:
         shape = " shape=box" if fact.role is Role.COLLECTOR else ""
         state = dcc.devices.status_of(fact.node, now=now).state.value
         name = format_eui64(fact.node)
-        yield f'  "{name}" [label="{name[-6:]}\\n{fact.short:x}" tooltip="{state}"{shape}];'
+        yield f'  "{name}" [label="{name[-6:]}\\n{fact.short:#06x}" tooltip="{state}"{shape}];'
     for one, other, cost, is_best in _edges(dcc, area):
         style = "style=bold" if is_best else "style=dotted"
         yield f'  "{one}" -- "{other}" [label="{cost}" {style}];'
@@ -137,7 +138,8 @@ _NODE_KEYS: Final = {
 
 def _facts(dcc: Dcc, now: float, area: AreaId | None) -> Iterator[NodeFact]:
     for index in dcc.graph.nodes(area):
-        yield dcc.graph.fact_of(index, now=now)
+        if dcc.graph.is_used(index):
+            yield dcc.graph.fact_of(index, now=now)
 
 
 def _node(dcc: Dcc, fact: NodeFact, now: float) -> dict[str, Value]:
@@ -182,11 +184,15 @@ def _edges(dcc: Dcc, area: AreaId | None) -> Iterator[tuple[str, str, float, boo
         return routes.parent_of(graph.eui_of(lower)) == graph.eui_of(upper)
 
     for one in graph.nodes(area):
+        if not graph.is_used(one):
+            continue
+        found = []
         for other, cost in sorted(graph.costs[one].items()):
             if one < other:
                 is_best = is_above(one, other) or is_above(other, one)
                 ends = format_eui64(graph.eui_of(one)), format_eui64(graph.eui_of(other))
-                yield (*ends, _etx(cost), is_best)
+                found.append((*ends, _etx(cost), is_best))
+        yield from found
 
 
 def _etx(cost: int) -> float:

@@ -323,6 +323,10 @@ class Graph:
         index = self._areas.get(area, {}).get(short)
         return None if index is None else self._euis[index]
 
+    def is_used(self, index: Index) -> bool:
+        """Whether a node stands at `index`."""
+        return self._euis[index] is not None
+
     def eui_of(self, index: Index) -> Eui64:
         """The node at `index`, which is in use."""
         eui = self._euis[index]

@@ -9,11 +9,13 @@ Never   calls an answer certain that two failures at once could make wrong
 
 Every node, link and backhaul on a way that failed is a hypothesis. A way that answers clears all
 that is on it; a way that is lost keeps only what is on it; where a node of the way said that it
-could not go on, only the next link and node are kept, and all before is cleared. First all ways to
-the meter are tried, the best one and then its alternates in order, which also counts those left.
-Then comes whichever probe splits what remains most evenly: the beginnings of ways that failed, and
-ways made to hold one hypothesis and avoid another. When no way splits them, they are the class of
-causes that cannot be told apart. Last, a few probes clear what two failures together could be.
+could not go on, only the next link and node are kept, and all before is cleared. Where a node does
+not know the next one, the way was not tried beyond, which says nothing of what lies there. First
+all ways to the meter are tried, the best one and then its alternates in order, which also counts
+those left. Then comes whichever probe splits what remains most evenly: the beginnings of ways that
+failed, and ways made to hold one hypothesis and avoid another. When no way splits them, they are
+the class of causes that cannot be told apart. Last, a few probes clear what two failures together
+could be.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from mesh.topology.verdicts import (
     LostAfter,
     NoAnswer,
     NoConnection,
+    NotPassed,
     Outcome,
     Probe,
     Verdict,
@@ -55,6 +58,8 @@ CONFIRMATIONS_MAX: Final = 8
 TIMEOUT_BASE_S: Final = 5.0
 TIMEOUT_HOP_S: Final = 1.0
 """Some five times what an answer takes, hop by hop, in a network under load."""
+_FINAL: Final = (NoConnection, NotPassed)
+"""What is not asked again: it would be no other a moment later."""
 PAIR_SUSPECTS_MAX: Final = 200
 """With more left that could have failed, no answer is called certain."""
 
@@ -116,6 +121,7 @@ class Isolation:
         self._to_meter = tuple(dict.fromkeys(path for path in found if path is not None))
         self._outcomes: dict[Path, Outcome] = {}
         self._evidence: set[Component] = set()
+        self._barred: list[tuple[Eui64, Eui64]] = []
         self._sent: list[Path] = []
         self._confirmation_count = 0
         self._path: Path | None = None
@@ -132,10 +138,12 @@ class Isolation:
         if not 0 <= number < len(self._sent):
             raise LocalProtocolError(f"probe {number} was never sent")
         path = self._sent[number]
-        if isinstance(outcome, LostAfter) and not 0 <= outcome.hops < path.hops:
+        if isinstance(outcome, LostAfter | NotPassed) and not 0 <= outcome.hops < path.hops:
             raise LocalProtocolError(f"lost after {outcome.hops} hops on a way of {path.hops}")
         if self._verdict is not None:
             return
+        if isinstance(outcome, NotPassed):
+            self._barred.append((path.nodes[outcome.hops], path.nodes[outcome.hops + 1]))
         if isinstance(outcome, Answered):
             self._outcomes[path] = outcome
             if path == self._path:
@@ -144,7 +152,7 @@ class Isolation:
         elif self._asked is not None and number == self._asked.number:
             self._attempts.append(outcome)
             self._asked = self._deadline = None
-            if len(self._attempts) >= ATTEMPTS_MAX or isinstance(outcome, NoConnection):
+            if len(self._attempts) >= ATTEMPTS_MAX or isinstance(outcome, _FINAL):
                 self._outcomes[path] = _summary(self._attempts)
                 self._take_reached(path)
                 self._close_probe()
@@ -169,8 +177,13 @@ class Isolation:
             return None
         self._asked = Probe(len(self._sent), self._path)
         self._sent.append(self._path)
-        self._deadline = now + TIMEOUT_BASE_S + TIMEOUT_HOP_S * self._path.hops
+        self._deadline = now + timeout_of(self._path)
         return self._asked
+
+    def sent_late(self, number: int, *, now: float) -> None:
+        """The probe that is under way could only be sent now: its time begins anew."""
+        if self._asked is not None and number == self._asked.number:
+            self._deadline = now + timeout_of(self._asked.path)
 
     def next_timer(self) -> float | None:
         """When to call `handle_timer`, or None."""
@@ -192,7 +205,8 @@ class Isolation:
 
     def _take_reached(self, path: Path) -> None:
         """A node that said it could not go on works, whatever a later attempt came to."""
-        reached = max((o.hops for o in self._attempts if isinstance(o, LostAfter)), default=None)
+        said = (o for o in self._attempts if isinstance(o, LostAfter | NotPassed))
+        reached = max((o.hops for o in said), default=None)
         if reached is not None:
             self._evidence.update(path.up_to(reached).components)
 
@@ -214,7 +228,7 @@ class Isolation:
                     lost.append(frozenset(path.components[2 + 2 * hops : 4 + 2 * hops]))
                 case NoConnection():
                     lost.append(frozenset(path.components[:2]))
-                case Answered():
+                case Answered() | NotPassed():
                     pass
         return lost
 
@@ -232,6 +246,10 @@ class Isolation:
         suspects = self.suspects
         if untried:
             self._path = untried[0]
+        elif not self._lost():
+            answers = any(isinstance(each, Answered) for each in self._outcomes.values())
+            finding = Finding.ANSWERS if answers else Finding.NO_WAY
+            self._conclude(finding, (), is_certain=False)
         elif not suspects:
             self._conclude_several()
         elif len(self._outcomes) >= PROBES_MAX:
@@ -334,7 +352,8 @@ class Isolation:
     def _way_through(self, component: Component, around: Iterable[Component]) -> Path | None:
         """A way that has `component` on it and nothing of `around`, or None."""
         nodes: set[Eui64] = set()
-        links: list[tuple[Eui64, Eui64]] = []
+        # Where a node does not know the next one, no further way needs to be tried.
+        links = list(self._barred)
         node = component.ends[0]
         is_backhaul_avoided = False
         for avoided in around:
@@ -348,7 +367,7 @@ class Isolation:
         if component.kind == LINK:
             pair = (component.ends[0], component.ends[1])
             for upper, lower in (pair, pair[::-1]):
-                if not nodes & {upper, lower}:
+                if not nodes & {upper, lower} and (upper, lower) not in self._barred:
                     path = self._ways.way_over(upper, lower, nodes=nodes, links=links)
                     if path is not None:
                         return path
@@ -407,10 +426,18 @@ class Isolation:
         return Part.COLLECTOR if is_collector else Part.RELAY
 
 
+def timeout_of(path: Path) -> float:
+    """Seconds that a probe has to be answered over this way."""
+    return TIMEOUT_BASE_S + TIMEOUT_HOP_S * path.hops
+
+
 def _summary(attempts: list[Outcome]) -> Outcome:
     """What attempts over one way come to: the closest thing that all of them said."""
     last = attempts[-1]
-    if isinstance(last, NoConnection) or all(each == last for each in attempts):
+    if isinstance(last, NotPassed) and len(attempts) > 1:
+        # Who was not answered is forgotten sooner or later: that he is unknown now is no news.
+        return _summary(attempts[:-1])
+    if isinstance(last, _FINAL) or all(each == last for each in attempts):
         return last
     return NoAnswer()
 

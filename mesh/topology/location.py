@@ -21,7 +21,8 @@ SEQUENCE_WINDOW: Final = 16
 LINEAR_START: Final = 128
 """From here to 255 a sequence counts up once after a start; below it goes round."""
 LIFETIME_S: Final = 7200.0
-"""So long after its last confirmation a place yields to any other word about the meter."""
+"""So long after its last confirmation a place yields to any other word about the meter; later if
+the row it was learned from lasts longer: until then nobody expects it to be told again."""
 LOCATIONS_MAX: Final = 1_000_000
 
 
@@ -47,13 +48,15 @@ Place = BehindCollector | AtAddress
 class Location:
     """Where a meter is. Times in seconds of the caller's clock.
 
-    `path_sequence` is the meter's, None where the place is known without one (plain IP).
+    `path_sequence` is the meter's, None where the place is known without one (plain IP);
+    `lifetime_s` how long it stands without being confirmed.
     """
 
     place: Place
     path_sequence: int | None
     learned_at: float
     confirmed_at: float
+    lifetime_s: float = LIFETIME_S
 
 
 def is_newer_path(sequence: int, than: int) -> bool:
@@ -82,7 +85,15 @@ class Locations:
     def __len__(self) -> int:
         return len(self._locations)
 
-    def learn(self, meter: Eui64, place: Place, *, path_sequence: int | None, now: float) -> bool:
+    def learn(
+        self,
+        meter: Eui64,
+        place: Place,
+        *,
+        path_sequence: int | None,
+        now: float,
+        lifetime_s: float = LIFETIME_S,
+    ) -> bool:
         """Take news of a meter's place; whether it is where the meter is asked from now on.
 
         Raises LocalProtocolError for a path sequence that is none, TableFull at the bound.
@@ -90,18 +101,19 @@ class Locations:
         if path_sequence is not None and not 0 <= path_sequence <= 0xFF:
             raise LocalProtocolError(f"path sequence {path_sequence}, expected 0 to 255")
         held = self._locations.get(meter)
+        stands_s = max(LIFETIME_S, lifetime_s)
         if held is None:
             if len(self._locations) >= LOCATIONS_MAX:
                 raise TableFull(f"{LOCATIONS_MAX} meters have a location, the bound")
-        elif now - held.confirmed_at < LIFETIME_S:
+        elif now - held.confirmed_at < held.lifetime_s:
             is_same = place == held.place and path_sequence == held.path_sequence
             if not is_same and not _is_news(path_sequence, held.path_sequence):
                 self.refused["old path sequence"] += 1
                 return False
             if is_same:
-                self._locations[meter] = replace(held, confirmed_at=now)
+                self._locations[meter] = replace(held, confirmed_at=now, lifetime_s=stands_s)
                 return True
-        self._locations[meter] = Location(place, path_sequence, now, now)
+        self._locations[meter] = Location(place, path_sequence, now, now, stands_s)
         return True
 
     def confirm(self, meter: Eui64, place: Place, *, now: float) -> bool:

@@ -28,11 +28,18 @@ class LostAfter:
 
 
 @dataclass(frozen=True, slots=True)
+class NotPassed:
+    """The node `hops` links down does not know the next one: nothing was tried beyond it."""
+
+    hops: int
+
+
+@dataclass(frozen=True, slots=True)
 class NoConnection:
     """The head-end has no connection to the collector of this way."""
 
 
-Outcome = Answered | NoAnswer | LostAfter | NoConnection
+Outcome = Answered | NoAnswer | LostAfter | NotPassed | NoConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +73,12 @@ class WayTried:
 class Finding(enum.Enum):
     """What an isolation comes to."""
 
-    ANSWERS = "the meter answers over its best way"
+    ANSWERS = "the meter answers over the best way that can be tried"
     COMPONENT = "one component failed"
     CLASS = "one of these failed, and no probe can tell which"
     SEVERAL = "more than one component failed"
     UNSTABLE = "what failed does not fail every time"
-    NO_WAY = "no way to the meter is known"
+    NO_WAY = "no way to the meter is known that can be tried"
     UNFINISHED = "the bound on probes was met"
 
 

@@ -11,7 +11,7 @@ import itertools
 import pytest
 
 from amistack.identifiers import Eui64
-from mesh.packet import PacketKind
+from mesh.packet import NO_ADDRESS, PacketKind
 from mesh.reporting import report_of
 from mesh.reports import HOPS_UNKNOWN, INFINITE_RANK, Reason, TopologyReport
 from mesh.routing.events import RouteChanged
@@ -110,3 +110,17 @@ def test_node_without_a_way_says_so() -> None:
     world.run(5.0)
     report = report_of(world.nodes[3], Reason.COLD_BOOT, sequence=70_000, now=world.now)
     assert report == TopologyReport(Reason.COLD_BOOT, 70_000 & 0xFFFF, INFINITE_RANK, HOPS_UNKNOWN)
+
+
+def test_neighbour_without_an_address_is_left_out() -> None:
+    """A child whose frames went up through us, but who never told its short address."""
+    world = World(3).line(3)
+    world.start()
+    world.run(60.0, until=lambda: not world.orphans())
+    node = world.nodes[2]
+    stranger = node.dodag.neighbours.take_in(eui(99), NO_ADDRESS, 1024, (), now=world.now)
+    assert stranger is not None
+    stranger.metric.note_attempts(1, is_acknowledged=True, now=world.now)
+    report = report_of(node, Reason.PERIODIC, sequence=1, now=world.now)
+    assert report.links
+    assert NO_ADDRESS not in {link.neighbour for link in report.links}

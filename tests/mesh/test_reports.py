@@ -25,6 +25,7 @@ from mesh.reports import (
     ETX_UNUSABLE,
     HOPS_UNKNOWN,
     INFINITE_RANK,
+    LINK_SPACING_MAX_S,
     NEIGHBOURS_MAX,
     PARENTS_MAX,
     REPORT_PERIOD_S,
@@ -241,21 +242,39 @@ def test_quiet_node_reports_every_period_and_nothing_between() -> None:
         assert 0.9 * REPORT_PERIOD_S <= after - before <= REPORT_PERIOD_S
 
 
-def test_swinging_link_is_told_no_more_often_than_the_spacing() -> None:
+def test_swinging_link_is_told_ever_more_rarely() -> None:
     plan = schedule()
     plan.ask(Reason.ASKED, now=0.0)
     plan.sent(attached(), now=0.0)
     sent = []
-    for second in range(3600):
+    for second in range(20_000):
         etx_to = 200 if second % 20 < 10 else 900
         report = attached(parents=(LinkReport(5, etx_to), LinkReport(6, 300)))
         plan.compare(report, now=float(second))
         if (reason := plan.reason_due(now=float(second))) is not None:
             assert reason is Reason.LINK_CHANGED
             sent.append(second)
-            plan.sent(dataclasses.replace(report, sequence=plan.sequence), now=float(second))
-    assert 5 <= len(sent) <= 3600 / CHANGE_SPACING_S
+            made = dataclasses.replace(report, reason=reason, sequence=plan.sequence)
+            plan.sent(made, now=float(second))
     assert sent[0] == CHANGE_SPACING_S
+    gaps = [after - before for before, after in itertools.pairwise(sent)]
+    expected = [600.0, 1200.0, 2400.0] + [LINK_SPACING_MAX_S] * 3
+    assert all(least <= gap <= least + 40 for least, gap in zip(expected, gaps, strict=True))
+
+
+def test_a_new_parent_waits_for_no_swinging_link_and_a_period_begins_anew() -> None:
+    plan = schedule()
+    plan.ask(Reason.ASKED, now=0.0)
+    for now in (0.0, 300.0, 900.0, 2100.0):
+        plan.sent(dataclasses.replace(attached(), reason=Reason.LINK_CHANGED), now=now)
+    plan.ask(Reason.LINK_CHANGED, now=2200.0)
+    assert plan.reason_due(now=2100.0 + LINK_SPACING_MAX_S - 1.0) is None
+    plan.ask(Reason.PARENT_CHANGED, now=2200.0)
+    assert plan.reason_due(now=2100.0 + CHANGE_SPACING_S) is Reason.PARENT_CHANGED
+    plan.sent(dataclasses.replace(attached(), reason=Reason.PERIODIC), now=50_000.0)
+    plan.ask(Reason.LINK_CHANGED, now=50_001.0)
+    assert plan.reason_due(now=50_000.0 + CHANGE_SPACING_S - 1.0) is None
+    assert plan.reason_due(now=50_000.0 + CHANGE_SPACING_S) is Reason.LINK_CHANGED
 
 
 def test_change_waits_for_what_comes_with_it_and_the_graver_reason_is_told() -> None:

@@ -6,6 +6,7 @@ have every node and every usable link of the area asked for, and the table a lin
 
 from __future__ import annotations
 
+import itertools
 import json
 import xml.etree.ElementTree as ET
 
@@ -43,6 +44,22 @@ def test_json_has_every_node_and_every_word() -> None:
         assert node["age_s"] == 60.0
 
 
+@pytest.mark.parametrize("form", Format, ids=lambda form: form.value)
+@pytest.mark.parametrize("after", [0, 1, 5, 12, 20])
+def test_nodes_that_go_between_two_lines_have_no_line_any_more(form: Format, after: int) -> None:
+    dcc = WORLD.dcc()
+    lines = export(dcc, form, now=60.0)
+    said = list(itertools.islice(lines, after))
+    for short in WORLD.meters[::2]:
+        dcc.remove(eui(short))
+    said += lines
+    assert said
+    if form is Format.JSON:
+        json.loads("\n".join(said))
+    elif form is Format.GRAPHML:
+        ET.fromstring("\n".join(said))
+
+
 def test_graphml_is_well_formed_and_has_every_link_once() -> None:
     root = ET.fromstring(text(WORLD.dcc(), Format.GRAPHML))
     (graph,) = root.findall(f"{GRAPHML}graph")
@@ -72,16 +89,16 @@ def test_table_shows_the_way_and_its_age() -> None:
     lines = text(pair().dcc(), Format.TABLE).splitlines()
     assert lines[1:] == [
         (
-            "    7 0000000700000001     1 meter     reachable      1   512    1.0 00000007000000c0 "
-            "00000007000000c0    60s"
+            "    7 0000000700000001 0x0001 meter     reachable      1   512    1.0 "
+            "00000007000000c0 00000007000000c0    60s"
         ),
         (
-            "    7 0000000700000009     9 meter     reachable      -     -      - -                "
-            "-                   60s"
+            "    7 0000000700000009 0x0009 meter     reachable      -     -      - "
+            "-                -                   60s"
         ),
         (
-            "    7 00000007000000c0    c0 collector reachable      0   256    0.0 -                "
-            "00000007000000c0    60s"
+            "    7 00000007000000c0 0x00c0 collector reachable      0   256    0.0 "
+            "-                00000007000000c0    60s"
         ),
         "3 nodes",
     ]
