@@ -44,6 +44,9 @@ from headend.api.metrics import Asgi, make_metrics
 from headend.collection.on_demand import OnDemandReads
 from headend.collection.recovery import Recovery
 from headend.config import Settings, join_address, split_address
+from headend.dcc.opening import own_eui64, tls_context
+from headend.dcc.operations import MeshOperations
+from headend.dcc.service import DccService
 from headend.identity import IdentityFiles
 from headend.kernel_clock import is_synchronised
 from headend.lifecycle.rotation import Rotation
@@ -74,6 +77,7 @@ class HeadEnd:
         self._resources = contextlib.ExitStack()
         self._store: SqliteStore | None = None
         self._southbound: Southbound | None = None
+        self._dcc: DccService | None = None
         self._reads: OnDemandReads | None = None
         self._recovery: Recovery | None = None
         self._rotation: Rotation | None = None
@@ -84,6 +88,7 @@ class HeadEnd:
         self._metrics_server: _Server | None = None
         self._metrics_serving: asyncio.Task[None] | None = None
         self._metrics_url: str | None = None
+        self._mesh_address: str | None = None
         self._address = ""
         self._log = telemetry.logger()
 
@@ -96,6 +101,11 @@ class HeadEnd:
     def metrics_url(self) -> str | None:
         """Where the metrics are, with the port that was really bound; None if nowhere."""
         return self._metrics_url
+
+    @property
+    def mesh_address(self) -> str | None:
+        """Where collectors find it, with the port that was really bound; None if nowhere."""
+        return self._mesh_address
 
     def find_stall(self) -> str | None:
         """Why its work stands still, or None while it does not: uplinks wait for their commit."""
@@ -132,6 +142,13 @@ class HeadEnd:
         if self._capture is not None:
             kept = self._resources.enter_context(contextlib.closing(open_capture(self._capture)))
         self._store = store = SqliteStore.open(settings.store.path, sealer=_sealer(secret))
+        if settings.mesh.address is not None:
+            self._dcc = DccService(
+                own=own_eui64(files.keys.kids),
+                store=store,
+                wall=time.time,
+                dice=random.SystemRandom(),
+            )
         self._southbound = southbound = Southbound(
             key=files.keys.current,
             own_keys=files.keys,
@@ -142,6 +159,7 @@ class HeadEnd:
             open_link=observed(None if kept is None else kept.observe),
             is_synchronised=is_synchronised,
             is_clock_vouched_for=settings.server.trust_clock,
+            elsewhere=self._dcc,
         )
         self._reads = reads = OnDemandReads(
             store=store, asker=southbound, entropy=os.urandom, wall=time.time
@@ -164,6 +182,7 @@ class HeadEnd:
 
         southbound.on_heard = heard
         self._address = join_address(*await southbound.start(*settings.server.address))
+        mesh = None if self._dcc is None else await self._start_mesh(self._dcc, southbound, store)
         about = About(program_version(), int(time.time()), self._address)
         operations = Operations(
             about=about,
@@ -175,6 +194,7 @@ class HeadEnd:
             sessions=southbound,
             rotation=rotation,
             capture=None if kept is None else kept.counters,
+            mesh=mesh,
         )
         api = make_api(operations, version=about.version)
         self._server = _Server(_server_config(api))
@@ -193,7 +213,23 @@ class HeadEnd:
             udp=self._address,
             api=str(settings.api.socket),
             metrics=self._metrics_url,
+            mesh=None if mesh is None else mesh.listen,
             is_sealed=secret is not None,
+        )
+
+    async def _start_mesh(
+        self, dcc: DccService, southbound: Southbound, store: SqliteStore
+    ) -> MeshOperations:
+        settings = self._settings.mesh
+        assert settings.address is not None, "there is a DCC where there is an address"
+        dcc.deliver = southbound.receive_datagram
+        context = tls_context(settings.certificate, settings.key)
+        await dcc.load()
+        self._mesh_address = listen = join_address(
+            *await dcc.start(*settings.address, context=context)
+        )
+        return MeshOperations(
+            store=store, dcc=dcc, entropy=os.urandom, wall=time.time, listen=listen
         )
 
     def _announce(self) -> None:
@@ -256,6 +292,8 @@ class HeadEnd:
                 server.abandon()
         if self._southbound is not None:
             await self._southbound.stop()
+        if self._dcc is not None:
+            await self._dcc.stop()
         if self._store is not None:
             await self._store.close()
         self._resources.close()
@@ -284,7 +322,10 @@ async def run(settings: Settings, *, capture: Path | None = None) -> int:
     gc.set_threshold(GC_THRESHOLD)
     try:
         metrics = f", metrics {head_end.metrics_url}" if head_end.metrics_url else ""
-        _say(f"headend is ready on udp {head_end.address}, api {settings.api.socket}{metrics}")
+        mesh = f", collectors on tcp {head_end.mesh_address}" if head_end.mesh_address else ""
+        _say(
+            f"headend is ready on udp {head_end.address}, api {settings.api.socket}{metrics}{mesh}"
+        )
         supervisor.tell_ready(head_end.summary)
         supervisor.watch(head_end.find_stall, lambda: head_end.summary)
         await head_end.serve(stop)

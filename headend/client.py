@@ -180,6 +180,36 @@ class HeadEndClient:
         """A meter's log as far as it was reported, newest first."""
         return cast("LogDocument", self._do(_log(meter, limit)))
 
+    def call(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: object = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> T:
+        """Any other request, its answer read as `kind`."""
+        call = _Call(method, path, kind, query or {}, body=body, timeout_s=timeout_s)
+        return cast("T", self._do(call))
+
+    def lines(
+        self, method: str, path: str, *, query: Mapping[str, str | int] | None = None
+    ) -> Iterator[str]:
+        """The lines of an answer that comes bit by bit."""
+        call = _Call(method, path, ProblemDocument, query or {})
+        try:
+            # Between two lines it may take as long as a probe is waited for.
+            timeout = httpx.Timeout(call.timeout_s, read=LONG_TIMEOUT_S)
+            with self._http.stream(method, path, params=call.query, timeout=timeout) as response:
+                if response.status_code >= HTTPStatus.BAD_REQUEST:
+                    response.read()
+                    _take(response, call)
+                yield from response.iter_lines()
+        except httpx.HTTPError as error:
+            raise ApiError(_explain(error, self._socket, call)) from error
+
     def _do(self, call: _Call) -> object:
         try:
             response = self._http.request(

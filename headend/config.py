@@ -21,6 +21,8 @@ PORT_MAX: Final = 65_535
 SOCKET_PATH_SIZE_MAX: Final = 107
 """Octets that fit in a Unix socket's address, less the closing zero (unix(7))."""
 METRICS_EXAMPLE: Final = "127.0.0.1:9464 or [::1]:9464"
+MESH_EXAMPLE: Final = "0.0.0.0:7683 or [::]:7683"
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 ADDRESS_EXAMPLE: Final = f"0.0.0.0:{PORT} or [::]:{PORT}"
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -115,6 +117,39 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """Where collectors find the head-end: `listen`, a TCP address. None without it, and no mesh.
+
+    Under TLS with this `certificate` and its `key` (files in PEM); `plain` says that there is to be
+    none, though others than this machine can reach the address.
+    """
+
+    listen: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    plain: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) is not (self.key is None):
+            raise ConfigError("certificate and key go together: set both, or none")
+        if self.listen is None:
+            return
+        host, _ = split_address(self.listen, "listen", MESH_EXAMPLE)
+        if self.certificate is None and not self.plain and host not in LOOPBACK:
+            raise ConfigError(
+                f"listen is {self.listen!r} without TLS: set certificate and key, "
+                "or plain = true for a network that nobody else reaches"
+            )
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port of `listen`."""
+        if self.listen is None:
+            return None
+        return split_address(self.listen, "listen", MESH_EXAMPLE)
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """What goes to standard error: events of this `level` and above."""
 
@@ -135,6 +170,7 @@ class Settings:
     identity: IdentitySettings = dataclasses.field(default_factory=IdentitySettings)
     log: LogSettings = dataclasses.field(default_factory=LogSettings)
     metrics: MetricsSettings = dataclasses.field(default_factory=MetricsSettings)
+    mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
 
 
 def read_settings(path: Path | None) -> Settings:

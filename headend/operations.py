@@ -15,9 +15,10 @@ from amistack.identifiers import Eui64
 from amistack.model import ReadAnswer
 from headend.collection.on_demand import OnDemandReads
 from headend.collection.recovery import Recovery
+from headend.dcc.operations import MeshOperations
 from headend.domain.meters import Suspicion
 from headend.domain.readings import LogRecord, OnDemandRead, ReadResult
-from headend.domain.refusals import BadWish, RotationRefused, UnknownMeter, UnknownRead
+from headend.domain.refusals import BadWish, NoMesh, RotationRefused, UnknownMeter, UnknownRead
 from headend.domain.standing import DeviceDetails, StandingChange, Step
 from headend.lifecycle.enrolment import Device
 from headend.lifecycle.rotation import Rotation, RotationState
@@ -54,12 +55,14 @@ class Operations:
         capture: Mapping[str, int] | None = None,
         sessions: Sessions | None = None,
         rotation: Rotation | None = None,
+        mesh: MeshOperations | None = None,
     ) -> None:
         """`wall` is UTC in seconds; `capture` counts what a capture took, if there is one.
 
         `sessions` is whoever holds those in use, so that steps with meters are in force at once.
         """
         self._rotation = rotation
+        self._mesh = mesh
         self._registry = Registry(
             store=store, sessions=NoSessions() if sessions is None else sessions, wall=wall
         )
@@ -86,6 +89,9 @@ class Operations:
             queues["recalls under way"] = recovery.depth
         if self._rotation is not None:
             queues["meters being told of a key"] = self._rotation.depth
+        mesh = self._mesh
+        if mesh is not None:
+            queues.update(mesh.depths)
         return Measures(
             about=self._about,
             uplinks=counting.tallies,
@@ -93,7 +99,7 @@ class Operations:
             oldest_pending_s=counting.oldest_pending_s,
             queues=queues,
             counters=dict(counting.counters),
-            refused=dict(counting.refused),
+            refused={**counting.refused, **({} if mesh is None else mesh.refused)},
             flagged=dict(counting.flagged),
             quarantined=dict(counting.quarantined),
             session_count=counting.session_count,
@@ -102,7 +108,7 @@ class Operations:
             reads=dict(self._reads.results),
             recalls={} if recovery is None else dict(recovery.counters),
             recalls_waiting=0 if recovery is None else recovery.waiting_count,
-            link=dict(counting.link_counters),
+            link={**counting.link_counters, **({} if mesh is None else mesh.counters)},
             capture=dict(self._capture),
             clock_doubt=counting.clock_doubt,
         )
@@ -184,6 +190,15 @@ class Operations:
         """A meter's log as far as it was reported, newest first. Raises UnknownMeter."""
         await self._require(meter)
         return await self._store.log_entries(meter, limit=_page(limit))
+
+    # The mesh
+
+    @property
+    def mesh(self) -> MeshOperations:
+        """What can be asked about the mesh. Raises NoMesh where there is none."""
+        if self._mesh is None:
+            raise NoMesh("this head-end has no mesh: set mesh.listen in headend.toml")
+        return self._mesh
 
     # The head-end's keys
 

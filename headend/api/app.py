@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, parse_eui64
 from headend.api import documents as d
+from headend.api.mesh import add_mesh
 from headend.api.problems import install, problem
 from headend.collection.on_demand import DEADLINE_S, DEADLINE_S_MAX
 from headend.domain.refusals import BadWish
@@ -114,6 +115,7 @@ def make_api(operations: Operations, *, version: str = "") -> FastAPI:
     _add_keys(api, operations)
     _add_readings(api, operations)
     _add_reads(api, operations)
+    add_mesh(api, operations)
 
     @api.get("/v1/status")
     async def status() -> d.StatusDocument:

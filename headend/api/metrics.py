@@ -195,7 +195,7 @@ def _clock(measures: Measures) -> Iterator[Metric]:
 
 
 def _datagrams(measures: Measures) -> Iterator[Metric]:
-    yield _counter("headend_link", "What the UDP socket did.", "event", measures.link)
+    yield _counter("headend_link", "What the UDP socket and the mesh did.", "event", measures.link)
     yield _counter("headend_capture", "What the capture did.", "event", measures.capture)
 
 

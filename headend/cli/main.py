@@ -18,9 +18,11 @@ from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, parse_eui64
 from headend.cli.pki import add_pki_commands
 from headend.cli.registry import actor, add_meter_commands, add_shipment_commands
+from headend.cli.topology import add_topology_commands
 
 if TYPE_CHECKING:
     from headend.client import HeadEndClient
+    from headend.mesh_client import MeshClient
 
 EXIT_FAILED: Final = 1
 EXIT_NOT_ANSWERED: Final = 3
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
     enrol = _add(commands, "enrol", _enrol, "let the meters of a list join")
     enrol.add_argument("file", type=Path, metavar="FILE", help="lines of EUI-64,public key")
+    enrol.add_argument("--area", type=int, metavar="A", help="with short addresses in its mesh")
     _add_socket(enrol)
 
     meters = _add(commands, "meters", _meters, "list the meters, or say where they stand")
@@ -89,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     clones.add_argument("--dismiss", metavar="METER", help="it was looked into: suspect it no more")
     _add_json(clones)
     _add_socket(clones)
+
+    add_topology_commands(
+        commands, connect=_mesh_client, add_socket=_add_socket, add_options=_add_outcome
+    )
 
     status = _add(commands, "status", _status, "show how the head-end is")
     _add_json(status)
@@ -203,6 +210,10 @@ def _enrol(options: argparse.Namespace) -> int:
         )
     moved = f", {enrolled.moved} of them enrolled now" if enrolled.moved else ""
     print(f"{enrolled.new} enrolled, {enrolled.known} known already{moved}")
+    if options.area is not None:
+        with _mesh_client(options) as mesh:
+            assigned = mesh.assign(options.area, [device.meter for device in devices])
+        print(f"{assigned.new} new addresses in area {options.area}")
     return 0
 
 
@@ -287,6 +298,13 @@ def _client(options: argparse.Namespace) -> HeadEndClient:
 
     socket = options.socket or read_settings(options.config).api.socket
     return HeadEndClient(socket)
+
+
+def _mesh_client(options: argparse.Namespace) -> MeshClient:
+    from headend.config import read_settings
+    from headend.mesh_client import MeshClient
+
+    return MeshClient(options.socket or read_settings(options.config).api.socket)
 
 
 if __name__ == "__main__":

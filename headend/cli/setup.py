@@ -40,6 +40,12 @@ TEMPLATE: Final = """\
 # Where Prometheus finds the metrics: a TCP address, unprotected. Nowhere without it.
 # listen = "127.0.0.1:9464"
 
+[mesh]
+# Where collectors find the head-end: a TCP address, under TLS with these. No mesh without it.
+# listen = "0.0.0.0:7683"
+# certificate = "headend-cert.pem"
+# key = "headend-cert-key.pem"
+
 [log]
 # What goes to standard error: debug, info, warning or error.
 # level = "info"

@@ -29,6 +29,18 @@ class UnknownRead(Refusal):
     """No such on-demand read was ever asked for."""
 
 
+class NoMesh(Refusal):
+    """This head-end has no mesh."""
+
+
+class NotThere(Refusal):
+    """It goes by a collector that is not connected, or a way that is not known."""
+
+
+class UnknownNode(Refusal):
+    """The mesh has no such node, area or collector."""
+
+
 class TooMany(Refusal):
     """As many wait already as may wait; later there is room again."""
 

@@ -40,9 +40,11 @@ from amistack.model import (
     Verdict,
     kept_indices,
 )
+from amistack.model.event_notice import EventNotice
+from amistack.model.events import LogEntry
 from amistack.model.plain import read_plain, write_plain_acknowledgement
 from amistack.model.quality import runs_to_tree
-from amistack.model.resources import REGISTRATION, REPORT, TIME
+from amistack.model.resources import EVENTS, REGISTRATION, REPORT, TIME
 from amistack.values import frozen_value
 from headend.domain.meters import ChannelRecord, RegistrationRecord
 from headend.domain.readings import (
@@ -147,6 +149,9 @@ class Intake:
         if path == REPORT:
             _expect(uplink.message, Code.POST)
             return self._take_report(uplink)
+        if path == EVENTS:
+            _expect(uplink.message, Code.POST)
+            return self._take_notice(uplink)
         if path == REGISTRATION:
             _expect(uplink.message, Code.POST)
             return self._take_registration(uplink)
@@ -198,6 +203,32 @@ class Intake:
             )
 
         return Taken((record,), answer)
+
+    # Event notices
+
+    def _take_notice(self, uplink: Uplink) -> Taken:
+        """Events before their report: they are kept as its log entries would be."""
+        sorted_ = _Sorted()
+        try:
+            meter, clock, events, verdicts = EventNotice.decode_leniently(uplink.message.payload)
+            if meter != uplink.meter:
+                raise ModelError("of another meter", format_eui64(meter))
+        except ModelError as error:
+            self._set_aside_all(sorted_, uplink, Disposition.UNREADABLE, str(error))
+        else:
+            if self.on_clock is not None and clock.state is ClockState.SET:
+                self.on_clock(uplink.meter, clock.utc_s - uplink.received_ms / 1000)
+            for verdict in verdicts:
+                self._set_aside(
+                    sorted_, uplink, verdict.record, Disposition.UNREADABLE, verdict.reason
+                )
+            for index, event in events:
+                record = log_record(uplink.meter, event.entry)
+                sorted_.keep(record, RecordRef(RecordKind.ENTRY, index))
+        return Taken(
+            tuple(sorted_.records),
+            lambda kept, held_ms: self._acknowledge(sorted_, uplink, kept, held_ms),
+        )
 
     # Reports
 
@@ -322,15 +353,7 @@ class Intake:
             sorted_.keep(day_block(uplink.meter, report, block, flags | clock_flag), place)
         places = kept_indices(RecordKind.ENTRY, len(report.entries), unreadable)
         for index, entry in zip(places, report.entries, strict=True):
-            record = LogRecord(
-                uplink.meter,
-                entry.sequence,
-                entry.at,
-                str(entry.event),
-                entry.detail or "",
-                entry.is_time_doubtful,
-            )
-            sorted_.keep(record, RecordRef(RecordKind.ENTRY, index))
+            sorted_.keep(log_record(uplink.meter, entry), RecordRef(RecordKind.ENTRY, index))
         if any(isinstance(record, DayBlock) for record in sorted_.records[kept_before:]):
             sorted_.keep(
                 ReportRecord(
@@ -446,6 +469,18 @@ def day_block(
         block.packed,
         cbor2.dumps(runs_to_tree(block.qualities)) if block.qualities else b"",
         flags,
+    )
+
+
+def log_record(meter: Eui64, entry: LogEntry) -> LogRecord:
+    """An entry as it is stored, whichever message brought it."""
+    return LogRecord(
+        meter,
+        entry.sequence,
+        entry.at,
+        str(entry.event),
+        entry.detail or "",
+        entry.is_time_doubtful,
     )
 
 

@@ -24,7 +24,7 @@ from typing import NewType
 
 from amistack.coap.message import Message
 from amistack.errors import CoapError
-from amistack.model.resources import REGISTRATION, REPORT, TIME
+from amistack.model.resources import EVENTS, REGISTRATION, REPORT, TIME
 
 Ticket = NewType("Ticket", int)
 """One uplink that waits for its commit."""
@@ -35,6 +35,7 @@ class UplinkKind(enum.StrEnum):
 
     REGISTRATION = "registration"
     REPORT = "report"
+    EVENTS = "events"
     TIME = "time"
     OTHER = "other"
 
@@ -42,6 +43,7 @@ class UplinkKind(enum.StrEnum):
 _KINDS = {
     REGISTRATION: UplinkKind.REGISTRATION,
     REPORT: UplinkKind.REPORT,
+    EVENTS: UplinkKind.EVENTS,
     TIME: UplinkKind.TIME,
 }
 

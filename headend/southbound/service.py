@@ -9,6 +9,7 @@ Never   says success before the commit
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import random
 from collections import Counter
@@ -23,8 +24,9 @@ from amistack.errors import LocalProtocolError, StoreBusy, StoreError, TableFull
 from amistack.identifiers import Eui64, format_eui64
 from amistack.links import UdpLink, open_udp
 from amistack.links.host import OpenLink
+from amistack.machine import DatagramMachine, Peer
 from amistack.model import CONTENT_FORMAT_V1
-from amistack.model.resources import REGISTRATION, REPORT, TIME
+from amistack.model.resources import EVENTS, REGISTRATION, REPORT, TIME
 from amistack.session.combined import edhoc_attributes
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import meter_credential, meter_named
@@ -59,9 +61,11 @@ from amistack.stack import (
     StrangeSession,
 )
 from headend.domain.asking import NotAnswered, Unreachable
+from headend.domain.mesh import MeshPeer
 from headend.domain.meters import MeterState, RegistrationRecord, StoredSession
 from headend.domain.readings import DayBlock, LogRecord, QuarantinedRecord, ReportRecord
 from headend.southbound.clones import Clones
+from headend.southbound.elsewhere import Elsewhere, Forked, priority_of
 from headend.southbound.intake import Intake, Refused, Uplink
 from headend.southbound.known import KnownMeters
 from headend.southbound.ledger import Ledger, Tally, kind_of
@@ -109,6 +113,7 @@ RECORD_NAMES: Final[dict[type[Record], str]] = {
 LINKS: Final = (
     Link(f"/{REGISTRATION}", ("amistack.registration",), content_formats=(CONTENT_FORMAT_V1,)),
     Link(f"/{REPORT}", ("amistack.report",), content_formats=(CONTENT_FORMAT_V1,)),
+    Link(f"/{EVENTS}", ("amistack.events",), content_formats=(CONTENT_FORMAT_V1,)),
     Link(f"/{TIME}", ("amistack.time",), content_formats=(CONTENT_FORMAT_V1,)),
     Link(
         f"/{WELL_KNOWN_EDHOC}",
@@ -136,12 +141,14 @@ class Southbound:
         is_synchronised: Callable[[], bool] = lambda: False,
         is_clock_vouched_for: bool = False,
         own_keys: OwnKeys | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """`wall` is UTC in seconds; `dice` draws what need not be secret.
 
         `on_heard` is told of a meter after each delivery of it that was committed.
         `own_keys` are all that the head-end answers with, `key` among them; without them it alone.
         `is_synchronised` asks the kernel for its clock; `is_clock_vouched_for`: see `OwnClock`.
+        `elsewhere` carries what goes to meters of the mesh; see `receive_datagram`.
         """
         self.on_heard = on_heard
         self._open_link = open_link
@@ -158,6 +165,10 @@ class Southbound:
             links=LINKS,
             choose=lambda facts: Answering(*keys.choose(facts.ead)),
         )
+        self._elsewhere = elsewhere
+        self._machine: DatagramMachine[Event] = self._stack
+        if elsewhere is not None:
+            self._machine = Forked(self._stack, elsewhere)
         self._link: UdpLink[Event] | None = None
         self._answers: dict[RequestId, asyncio.Future[Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -193,7 +204,7 @@ class Southbound:
         """
         self._own_clock.newest_stored = await self._store.newest_at()
         await self._load()
-        self._link = await self._open_link(self._stack, self._on_event, host=host, port=port)
+        self._link = await self._open_link(self._machine, self._on_event, host=host, port=port)
         self._keep_checking()
         return self._link.address
 
@@ -269,7 +280,13 @@ class Southbound:
         if self._link is not None:
             self._link.close()
 
+    def receive_datagram(self, data: bytes, peer: MeshPeer) -> None:
+        """Take one datagram that came by the mesh. Never raises on bad data."""
+        self._stack.receive_datagram(data, peer, now=self._require_link().now())
+        self._settle_soon()
+
     # For the flows above
+
     async def ask(
         self, meter: Eui64, message: Message, *, deadline_s: float
     ) -> tuple[Message, str]:
@@ -282,6 +299,8 @@ class Southbound:
         peer = None if path is None else peer_of(path)
         if path is None or peer is None:
             raise Unreachable("the meter has not been heard yet")
+        if isinstance(peer, MeshPeer):
+            peer = dataclasses.replace(peer, priority=priority_of(message))
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         try:
             request = self._stack.request(
@@ -292,8 +311,15 @@ class Southbound:
         self._answers[request] = future
         link.settle()
         try:
-            return await asyncio.wait_for(future, deadline_s), path
+            answer = await asyncio.wait_for(future, deadline_s)
+            # By the mesh it may have come by another collector than it was asked by.
+            return answer, path if self._elsewhere is None else self._known.path_of(meter) or path
+        except NotAnswered as error:
+            if error.is_timeout:
+                self._note_silence(meter, peer)
+            raise
         except TimeoutError:
+            self._note_silence(meter, peer)
             raise NotAnswered(f"silent for {deadline_s:g} s", is_timeout=True) from None
         finally:
             self._answers.pop(request, None)
@@ -408,6 +434,7 @@ class Southbound:
             case SecureRequest():
                 self._receive(event)
             case SecureResponse():
+                self._note_answer(event)
                 self._resolve(event.request, event.message)
             case RequestFailed():
                 self._fail(event)
@@ -435,7 +462,7 @@ class Southbound:
         meter = Eui64(request.identity)
         received_ms = max(0, int(self._wall() * 1000))
         received_at = self._require_link().now()
-        path = path_of(request.peer)
+        path = path_of(self._note_heard(request.peer, meter))
         path_before = self._known.hear(meter, path) or ""
         if self._is_draining:
             self.ledger.refuse(kind, "stopping")
@@ -641,6 +668,21 @@ class Southbound:
             again()
 
     # Small things
+
+    def _note_heard(self, peer: Peer, meter: Eui64) -> Peer:
+        """The peer as it is found from now on."""
+        if self._elsewhere is not None and isinstance(peer, MeshPeer):
+            return self._elsewhere.heard(peer, meter)
+        return peer
+
+    def _note_answer(self, event: SecureResponse) -> None:
+        if isinstance(event.peer, MeshPeer):
+            meter = Eui64(event.identity)
+            self._known.hear(meter, path_of(self._note_heard(event.peer, meter)))
+
+    def _note_silence(self, meter: Eui64, peer: Peer) -> None:
+        if self._elsewhere is not None and isinstance(peer, MeshPeer):
+            self._elsewhere.unanswered(meter)
 
     def _end_session(self, meter: Eui64) -> None:
         """Refuse a meter's messages from now on, until it opens a new session."""

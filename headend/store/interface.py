@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from amistack.errors import StoreError
 from amistack.identifiers import Eui64
 from amistack.values import frozen_value
+from headend.domain.mesh import Area, Assignment, StoredReport
 from headend.domain.meters import (
     ChannelRecord,
     CloneSign,
@@ -40,6 +41,8 @@ from headend.domain.readings import (
 )
 from headend.domain.spread import Spread
 from headend.domain.standing import DeviceDetails, StandingChange, Step
+from headend.store.mesh import MeshOutcome, MeshWrite
+from mesh.topology.facts import AreaId
 
 FIRST: Final = Eui64(b"")
 """Below every meter's identifier: where reading in their order begins."""
@@ -191,6 +194,7 @@ Write = (
     | InterruptReads
     | SuspectClone
     | DismissSuspicion
+    | MeshWrite
 )
 
 
@@ -259,12 +263,14 @@ Outcome = (
     | NotEnrolled
     | Reserved
     | tuple[Kept, ...]
+    | MeshOutcome
     | StoreError
     | bool
     | None
 )
 """Of an enrolment; of a step; of a session that came too late; of each record of a delivery, in
-order; of a reservation; of a failed commit; whether there was anything to dismiss; of all else."""
+order; of a reservation; of addresses; of a failed commit; whether there was anything to do; of all
+else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +440,20 @@ class Store(Protocol):
 
     async def find_read(self, identifier: bytes) -> OnDemandRead | None:
         """One on-demand read, or None."""
+
+    async def mesh_areas(self) -> Sequence[Area]:
+        """Every area of the mesh."""
+
+    async def mesh_nodes(self, *, after: Eui64 = FIRST, limit: int = 1000) -> Sequence[Assignment]:
+        """Who has which short address, in the order of identifiers, from the one after `after`."""
+
+    async def mesh_reports(
+        self, *, after: tuple[int, Eui64] = (-1, FIRST), limit: int = 1000
+    ) -> Sequence[StoredReport]:
+        """Last reports of nodes, the oldest first, from after that time (UTC s) and node on."""
+
+    async def mesh_denied(self) -> Sequence[tuple[AreaId, Eui64]]:
+        """Who is kept out of which area."""
 
     async def counts(self, days: Sequence[int] = ()) -> Counts:
         """How much there is."""

@@ -24,7 +24,7 @@ from amistack.model import (
     RegistrationAcknowledgement,
     ReportAcknowledgement,
 )
-from amistack.model.resources import REPORT
+from amistack.model.resources import EVENTS, REPORT
 from amistack.session.credentials import Credential
 from amistack.session.handshakes import CredentialWanted, SessionProposed
 from amistack.stack import SEQUENCE_BLOCK, NumbersWanted, SecureRequest, Stack
@@ -119,6 +119,8 @@ class StandIn:
             self.report_count += 1
             clock_ms = DailyReport.decode(message.payload).clock.utc_s * 1000
             payload = ReportAcknowledgement(clock_ms, 0).encode()
+        elif message.path == EVENTS:
+            payload = ReportAcknowledgement(int(time.time() * 1000), 0).encode()
         else:
             payload = RegistrationAcknowledgement(int(time.time() * 1000), 0, 1).encode()
         return Message.response(Code.CHANGED, payload=payload, content_format=CONTENT_FORMAT_V1)

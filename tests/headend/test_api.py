@@ -264,6 +264,9 @@ async def test_openapi_describes_every_route(door: Door) -> None:
         "/v1/reads", "/v1/reads/{identifier}", "/v1/meters/{meter}/history", "/v1/standing",
         "/v1/rekeys", "/v1/shipments", "/v1/keys", "/v1/keys/next", "/v1/keys/finish",
         "/v1/suspicions", "/v1/suspicions/{meter}",
+        "/v1/mesh", "/v1/mesh/areas", "/v1/mesh/addresses", "/v1/mesh/releases", "/v1/mesh/orders",
+        "/v1/topology", "/v1/nodes/{node}", "/v1/nodes/{node}/ping", "/v1/nodes/{node}/trace",
+        "/v1/nodes/{node}/isolate",
     }  # fmt: skip
 
 

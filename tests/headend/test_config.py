@@ -59,6 +59,9 @@ def test_file_that_is_named_must_be_there(tmp_path: Path) -> None:
         ("[server]\nlisten = 'h:65536'\n", "server.listen is 'h:65536'"),
         ("[server]\nlisten = 'h:٣'\n", "server.listen is"),
         ("[log]\nlevel = 'loud'\n", "log.level is 'loud', expected one of debug, info"),
+        ("[mesh]\nlisten = 'x'\n", "mesh.listen is 'x', expected an address"),
+        ("[mesh]\nlisten = '0.0.0.0:1'\n", "'0.0.0.0:1' without TLS: set certificate and key"),
+        ("[mesh]\nkey = 'k'\n", "certificate and key go together"),
         ("[server\n", "is not valid TOML"),
         ("server = 3\n", "server is 3, expected a table"),
         (f"[api]\nsocket = '{'s' * 120}'\n", "at most 107 fit; choose a shorter one"),
@@ -71,6 +74,20 @@ def test_mistake_is_one_line_with_file_key_and_cure(tmp_path: Path, text: str, s
     assert str(file) in str(refusal.value)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["listen = '127.0.0.1:0'", "listen = '0.0.0.0:0'\nplain = true",
+     "listen = '0.0.0.0:0'\ncertificate = 'c.pem'\nkey = 'k.pem'"],
+)  # fmt: skip
+def test_mesh_listens_beyond_this_machine_under_tls_or_by_an_express_word(
+    tmp_path: Path, more: str
+) -> None:
+    settings = read_settings(written(tmp_path, f"[mesh]\n{more}\n"))
+    assert settings.mesh.address is not None
+    assert settings.mesh.address[1] == 0
+    assert settings.mesh.certificate in (None, tmp_path / "c.pem")
 
 
 @pytest.mark.parametrize("text", ["192.0.2.7:5683", "[2001:db8::7]:1", "meters.example:0"])

@@ -38,6 +38,7 @@ from headend.southbound.service import Southbound
 from headend.store.interface import ConfirmTrust, EnrolMeters
 from headend.store.sqlite import SqliteStore
 from meterd import agent
+from meterd.agent import keys
 from meterd.daemon import Meter, load_settings
 from meterd.provision import Identity, Template, provision
 from tests.support.street import AT_ONCE
@@ -139,9 +140,9 @@ async def until(condition: Callable[[], bool], what: str, *, timeout_s: float = 
 
 @pytest_asyncio.fixture
 async def utility(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Utility]:
-    monkeypatch.setattr(agent, "RENEW_MIN_S", 0.01)
-    monkeypatch.setattr(agent, "RENEW_MAX_S", 0.02)
-    monkeypatch.setattr(agent, "RENEW_RETRY_S", 0.02)
+    monkeypatch.setattr(keys, "RENEW_MIN_S", 0.01)
+    monkeypatch.setattr(keys, "RENEW_MAX_S", 0.02)
+    monkeypatch.setattr(keys, "RENEW_RETRY_S", 0.02)
     made = Utility(tmp_path)
     await made.start()
     yield made

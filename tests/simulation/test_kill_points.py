@@ -34,6 +34,7 @@ from interop.world.loop import run_virtually
 from interop.world.network import Network
 from interop.world.world import HEAD_END, MeterNode, World
 from meterd.agent import Agent, Stage
+from meterd.agent.answering import Answering
 from meterd.recorder import Recorder
 from meterd.storage import Storage
 from tests.scenarios import readback
@@ -151,7 +152,7 @@ def watch_meter(steps: Steps, patch: pytest.MonkeyPatch, node: MeterNode) -> Non
 
     steps.watch(patch, Agent, "_answer")
     steps.watch(patch, Storage, "keep_window")
-    steps.watch(patch, Agent, "_answer_to")
+    steps.watch(patch, Answering, "answer")
     steps.watch(patch, Recorder, "advance")
     watch_stack(steps, patch, own, METER)
 

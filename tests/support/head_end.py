@@ -30,8 +30,11 @@ from amistack.model import (
     Registration,
     RegistrationAcknowledgement,
     ReportAcknowledgement,
+    TimeAnswer,
 )
-from amistack.model.resources import READ, REGISTRATION, REPORT
+from amistack.model.event_notice import EventNotice
+from amistack.model.resources import EVENTS, READ, REGISTRATION, REPORT, SCHEDULED_READ, TIME
+from amistack.model.scheduled_read import ScheduledRead
 from amistack.session.credentials import AuthenticationKey, Credential
 from amistack.session.fleet import encode_public_key, head_end_credential, meter_named
 from amistack.session.handshakes import CredentialWanted, SessionProposed
@@ -70,6 +73,8 @@ class Heard:
     message: Message
     registration: Registration | None = None
     report: DailyReport | None = None
+    read: ScheduledRead | None = None
+    notice: EventNotice | None = None
 
 
 @dataclass(slots=True)
@@ -132,6 +137,16 @@ class HeadEnd:
     def days(self) -> list[int]:
         """The days of the reports, in the order they came."""
         return [report.day for report in self.reports]
+
+    @property
+    def reads(self) -> list[ScheduledRead]:
+        """Every read of a schedule that came, oldest first, repetitions as well."""
+        return [one.read for one in self.heard if one.read is not None]
+
+    @property
+    def notices(self) -> list[EventNotice]:
+        """Every event notice that came, oldest first, repetitions as well."""
+        return [one.notice for one in self.heard if one.notice is not None]
 
     @property
     def read_answers(self) -> list[ReadAnswer]:
@@ -212,15 +227,23 @@ class HeadEnd:
     def _understood(self, request: SecureRequest, now: float) -> Heard:
         meter = Eui64(request.identity)
         message = request.message
+        if (message.code, message.path) == (Code.GET, TIME):
+            return Heard(now, meter, message)
         assert message.code == Code.POST
         assert message.content_format == CONTENT_FORMAT_V1
         if message.path == REGISTRATION:
             return Heard(now, meter, message, registration=Registration.decode(message.payload))
+        if message.path == SCHEDULED_READ:
+            return Heard(now, meter, message, read=ScheduledRead.decode(message.payload))
+        if message.path == EVENTS:
+            return Heard(now, meter, message, notice=EventNotice.decode(message.payload))
         assert message.path == REPORT
         return Heard(now, meter, message, report=DailyReport.decode(message.payload))
 
     def plain_answer(self, heard: Heard) -> Message:
         """What a head-end says when all is well."""
+        if heard.message.path == TIME:
+            return self._time(heard.now)
         received_ms = int(self.wall(heard.now) * 1000) if self.is_time_known else 0
         acknowledgement = (
             RegistrationAcknowledgement(received_ms, 0, 1)
@@ -228,6 +251,14 @@ class HeadEnd:
             else ReportAcknowledgement(received_ms, 0)
         )
         return changed(acknowledgement.encode())
+
+    def _time(self, now: float) -> Message:
+        if not self.is_time_known:
+            return Message.response(Code.SERVICE_UNAVAILABLE, max_age=300)
+        answer = TimeAnswer(int(self.wall(now) * 1000), 0)
+        return Message.response(
+            Code.CONTENT, payload=answer.encode(), content_format=CONTENT_FORMAT_V1, max_age=0
+        )
 
 
 def changed(payload: bytes) -> Message:

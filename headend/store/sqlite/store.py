@@ -21,6 +21,7 @@ from typing import Final, TypeVar
 from amistack.errors import StoreBusy, StoreError, StoreUnusable
 from amistack.identifiers import Eui64
 from amistack.keystore import Sealer
+from headend.domain.mesh import Area, Assignment, StoredReport
 from headend.domain.meters import (
     ChannelRecord,
     FormerSession,
@@ -41,10 +42,11 @@ from headend.store.interface import (
     StoredBlock,
     Write,
 )
-from headend.store.sqlite import reading, sealing, standing
+from headend.store.sqlite import mesh, reading, sealing, standing
 from headend.store.sqlite.beat import Beat
 from headend.store.sqlite.schema import connect, connect_readonly
 from headend.store.sqlite.writing import apply_all, doubt
+from mesh.topology.facts import AreaId
 
 GROUP_MAX: Final = 1_000
 """Writes in one transaction: enough to share its flush, few enough to keep the wait short."""
@@ -374,6 +376,24 @@ class SqliteStore:
     async def find_read(self, identifier: bytes) -> OnDemandRead | None:
         """See `Store.find_read`."""
         return await self._read(reading.find_read, identifier)
+
+    async def mesh_areas(self) -> Sequence[Area]:
+        """See `Store.mesh_areas`."""
+        return await self._read(mesh.areas)
+
+    async def mesh_nodes(self, *, after: Eui64 = FIRST, limit: int = 1000) -> Sequence[Assignment]:
+        """See `Store.mesh_nodes`."""
+        return await self._read(mesh.nodes, after, limit)
+
+    async def mesh_reports(
+        self, *, after: tuple[int, Eui64] = (-1, FIRST), limit: int = 1000
+    ) -> Sequence[StoredReport]:
+        """See `Store.mesh_reports`."""
+        return await self._read(mesh.reports, after, limit)
+
+    async def mesh_denied(self) -> Sequence[tuple[AreaId, Eui64]]:
+        """See `Store.mesh_denied`."""
+        return await self._read(mesh.denied)
 
     async def counts(self, days: Sequence[int] = ()) -> Counts:
         """See `Store.counts`."""

@@ -37,7 +37,14 @@ from headend.store.interface import (
     SuspectClone,
     Write,
 )
-from headend.store.sqlite import standing
+from headend.store.mesh import (
+    AssignAddresses,
+    KeepArea,
+    KeepDenied,
+    KeepTopologyReports,
+    ReleaseAddresses,
+)
+from headend.store.sqlite import mesh, standing
 from headend.store.sqlite.batches import batch_at, keep_batch
 
 _MAY_JOIN: Final = (None, MeterState.ENROLLED)
@@ -86,6 +93,14 @@ def apply(connection: sqlite3.Connection, write: Write) -> Outcome:
         case DismissSuspicion():
             gone = connection.execute("DELETE FROM suspicion WHERE meter = ?", (write.meter,))
             return bool(gone.rowcount)
+        case (
+            KeepArea()
+            | AssignAddresses()
+            | ReleaseAddresses()
+            | KeepTopologyReports()
+            | KeepDenied()
+        ):
+            return mesh.apply(connection, write)
         case InterruptReads():
             connection.execute(
                 "UPDATE on_demand_read SET result = ? WHERE result = ?",

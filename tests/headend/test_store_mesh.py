@@ -1,0 +1,241 @@
+"""The mesh in the store: areas, addresses, reports, who is kept out.
+
+The contract under test: an address is unique in its area and stays with its node until somebody
+moves or releases it; a list is assigned whole or not at all; the last report of a node stands in
+place of the one before, and none of a node without an address; reports come back the oldest first,
+a page at a time; whatever was told is there again after closing and opening.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amistack.identifiers import Eui64
+from headend.domain.mesh import AREA_MAX, Area, Assignment, MeshPeer, StoredReport
+from headend.southbound.paths import path_of, peer_of
+from headend.store.interface import FIRST
+from headend.store.mesh import (
+    AssignAddresses,
+    Assigned,
+    AssignmentRefused,
+    KeepArea,
+    KeepDenied,
+    KeepTopologyReports,
+    ReleaseAddresses,
+)
+from headend.store.sqlite import SqliteStore, mesh
+from mesh.topology.facts import AreaId, Role
+from tests.support.headend import NOW, meter_id
+
+AREA, OTHER = AreaId(7), AreaId(8)
+A, B, C, D = (meter_id(number) for number in range(1, 5))
+
+
+@pytest_asyncio.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = SqliteStore.open(tmp_path / "head-end.sqlite")
+    for number in (AREA, OTHER):
+        await opened.commit(KeepArea(Area(number, "rfc8036", bytes([number]) * 16)))
+    yield opened
+    await opened.close()
+
+
+async def assign(
+    store: SqliteStore, *nodes: Eui64, area: AreaId = AREA, role: Role = Role.METER,
+    is_moving: bool = False,
+) -> Assigned | AssignmentRefused:  # fmt: skip
+    outcome = await store.commit(AssignAddresses(area, nodes, role, is_moving=is_moving))
+    assert isinstance(outcome, Assigned | AssignmentRefused)
+    return outcome
+
+
+async def shorts(store: SqliteStore) -> dict[Eui64, tuple[AreaId, int]]:
+    return {one.node: (one.area, one.short) for one in await store.mesh_nodes()}
+
+
+async def test_addresses_are_given_in_order_and_stay(store: SqliteStore) -> None:
+    first = await assign(store, A, B)
+    assert first == Assigned((Assignment(A, AREA, 1), Assignment(B, AREA, 2)), 2)
+    again = await assign(store, B, C, B)
+    assert again == Assigned((Assignment(B, AREA, 2), Assignment(C, AREA, 3)), 1)
+    assert await shorts(store) == {A: (AREA, 1), B: (AREA, 2), C: (AREA, 3)}
+
+
+async def test_the_same_address_is_free_in_another_area(store: SqliteStore) -> None:
+    await assign(store, A)
+    await assign(store, B, area=OTHER)
+    assert await shorts(store) == {A: (AREA, 1), B: (OTHER, 1)}
+
+
+async def test_list_with_a_node_that_is_elsewhere_is_refused_whole(store: SqliteStore) -> None:
+    await assign(store, A)
+    refused = await assign(store, B, A, area=OTHER)
+    assert isinstance(refused, AssignmentRefused)
+    assert refused.nodes == (Assignment(A, AREA, 1),)
+    refused = await assign(store, A, role=Role.COLLECTOR)
+    assert isinstance(refused, AssignmentRefused)
+    assert await shorts(store) == {A: (AREA, 1)}
+
+
+async def test_node_that_is_moved_loses_its_address_and_report(store: SqliteStore) -> None:
+    await assign(store, A, B)
+    await store.commit(KeepTopologyReports((StoredReport(A, NOW, b"r"),)))
+    moved = await assign(store, A, area=OTHER, role=Role.COLLECTOR, is_moving=True)
+    assert moved == Assigned((Assignment(A, OTHER, 1, Role.COLLECTOR),), 1)
+    assert list(await store.mesh_reports()) == []
+
+
+async def test_area_that_is_not_known_has_no_addresses(store: SqliteStore) -> None:
+    refused = await assign(store, A, area=AreaId(9))
+    assert refused == AssignmentRefused("there is no area 9")
+
+
+async def test_released_address_is_not_the_next_to_be_given_out(store: SqliteStore) -> None:
+    await assign(store, A, B)
+    assert await store.commit(ReleaseAddresses((B,))) is True
+    await assign(store, C)
+    assert (await shorts(store))[C] == (AREA, 3)
+    assert await store.commit(ReleaseAddresses((A, D))) is False
+    assert A in await shorts(store)
+
+
+async def test_full_area_refuses_and_goes_round_when_there_is_room(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mesh, "NODE_ADDRESS_MAX", 3)
+    await assign(store, A, B)
+    refused = await assign(store, C, D)
+    assert isinstance(refused, AssignmentRefused)
+    assert "no 2 addresses left of 3" in refused.reason
+    await assign(store, C)
+    await store.commit(ReleaseAddresses((B,)))
+    await assign(store, D)
+    assert await shorts(store) == {A: (AREA, 1), C: (AREA, 3), D: (AREA, 2)}
+
+
+async def test_collectors_certificate_is_kept_and_replaced(store: SqliteStore) -> None:
+    write = AssignAddresses(AREA, (A,), Role.COLLECTOR, b"h" * 32, b"der")
+    await store.commit(write)
+    (one,) = await store.mesh_nodes()
+    assert (one.key_hash, one.certificate) == (b"h" * 32, b"der")
+    # Asked for again without one: it stays.
+    await store.commit(AssignAddresses(AREA, (A,), Role.COLLECTOR))
+    (one,) = await store.mesh_nodes()
+    assert one.certificate == b"der"
+    await store.commit(dataclasses.replace(write, key_hash=b"i" * 32, certificate=b"new"))
+    (one,) = await store.mesh_nodes()
+    assert (one.key_hash, one.certificate) == (b"i" * 32, b"new")
+
+
+async def test_last_report_of_a_node_with_an_address_is_kept(store: SqliteStore) -> None:
+    await assign(store, A, B)
+    await store.commit(
+        KeepTopologyReports((StoredReport(A, NOW, b"old"), StoredReport(C, NOW, b"nobody")))
+    )
+    await store.commit(
+        KeepTopologyReports((StoredReport(A, NOW + 9, b"new"), StoredReport(B, NOW + 1, b"b")))
+    )
+    assert list(await store.mesh_reports()) == [
+        StoredReport(B, NOW + 1, b"b"),
+        StoredReport(A, NOW + 9, b"new"),
+    ]
+
+
+async def test_reports_and_nodes_come_in_pages(store: SqliteStore) -> None:
+    nodes = [meter_id(number) for number in range(1, 8)]
+    await assign(store, *nodes)
+    kept = [StoredReport(node, NOW + number % 3, b"r") for number, node in enumerate(nodes)]
+    await store.commit(KeepTopologyReports(tuple(kept)))
+    found: list[StoredReport] = []
+    last = (-1, FIRST)
+    while page := await store.mesh_reports(after=last, limit=3):
+        found += page
+        last = (page[-1].received_at, page[-1].node)
+    assert found == sorted(kept, key=lambda report: (report.received_at, report.node))
+    listed: list[Eui64] = []
+    after = FIRST
+    while rows := await store.mesh_nodes(after=after, limit=3):
+        listed += [row.node for row in rows]
+        after = rows[-1].node
+    assert listed == nodes
+
+
+async def test_who_is_kept_out_is_noted_once(store: SqliteStore) -> None:
+    assert await store.commit(KeepDenied(AREA, A, is_denied=True)) is True
+    assert await store.commit(KeepDenied(AREA, A, is_denied=True)) is False
+    assert list(await store.mesh_denied()) == [(AREA, A)]
+    assert await store.commit(KeepDenied(AREA, A, is_denied=False)) is True
+    assert list(await store.mesh_denied()) == []
+
+
+async def test_area_keeps_its_dodag_id_and_may_change_its_profile(store: SqliteStore) -> None:
+    await store.commit(KeepArea(Area(AREA, "lab", b"x" * 16)))
+    assert list(await store.mesh_areas()) == [
+        Area(AREA, "lab", bytes([AREA]) * 16),
+        Area(OTHER, "rfc8036", bytes([OTHER]) * 16),
+    ]
+
+
+async def test_all_of_it_is_there_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "again.sqlite"
+    store = SqliteStore.open(path)
+    await store.commit(KeepArea(Area(AREA, "lab", b"x" * 16)))
+    await assign(store, A)
+    await store.commit(KeepTopologyReports((StoredReport(A, NOW, b"r"),)))
+    await store.commit(KeepDenied(AREA, B, is_denied=True))
+    await store.close()
+    store = SqliteStore.open(path)
+    assert list(await store.mesh_areas()) == [Area(AREA, "lab", b"x" * 16)]
+    assert await shorts(store) == {A: (AREA, 1)}
+    assert list(await store.mesh_reports()) == [StoredReport(A, NOW, b"r")]
+    assert list(await store.mesh_denied()) == [(AREA, B)]
+    await store.close()
+
+
+eui64s = st.binary(min_size=8, max_size=8).map(Eui64)
+
+
+@given(st.integers(0, AREA_MAX).map(AreaId), eui64s, st.none() | eui64s)
+def test_path_of_a_mesh_peer_is_read_back(
+    area: AreaId, node: Eui64, collector: Eui64 | None
+) -> None:
+    found = peer_of(path_of(MeshPeer(area, node, collector)))
+    assert isinstance(found, MeshPeer)
+    assert (found.area, found.node, found.collector) == (area, node, collector)
+
+
+@settings(max_examples=300)
+@given(st.text(max_size=60) | st.text("mesh:/07af", max_size=50).map("mesh:".__add__))
+def test_text_that_is_no_path_is_none_or_read_back(text: str) -> None:
+    found = MeshPeer.parse(text)
+    if found is not None:
+        assert MeshPeer.parse(str(found)) == found
+
+
+def test_mesh_peers_are_the_same_whichever_way_they_were_heard() -> None:
+    one, other = MeshPeer(AREA, A, B), MeshPeer(AREA, A, C)
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != MeshPeer(OTHER, A, B)
+    assert path_of(one) != path_of(other)
+
+
+def paths() -> Iterator[str]:
+    yield from (
+        "mesh:7:00",
+        "mesh:x:" + "00" * 8,
+        "mesh:7:" + "00" * 8 + "/00",
+        "mesh:-1:" + "00" * 8,
+    )
+
+
+@pytest.mark.parametrize("text", list(paths()))
+def test_path_that_is_cut_or_wrong_is_none(text: str) -> None:
+    assert peer_of(text) is None
