@@ -37,6 +37,7 @@ from amistack.errors import ConfigError
 
 SECRET_SIZE: Final = 32
 SECRET_FILE_SIZE_MAX: Final = 1_024
+NETWORK_KEY_SIZE: Final = 16
 CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"
 """Where systemd puts a service's credentials (systemd.exec(5), LoadCredential=)."""
 ENCRYPTED_MARK: Final = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
@@ -75,6 +76,26 @@ def find_secret(
 def load_secret(file: Path, *, is_private: bool = True) -> bytes:
     """The secret in a file: 64 hex digits or 32 octets; with `is_private` its owner's alone."""
     return _secret_in(_read(file, is_private=is_private, size_max=SECRET_FILE_SIZE_MAX), str(file))
+
+
+def load_network_key(file: Path) -> bytes:
+    """An area's network key: 32 hex digits in a file that is its owner's alone."""
+    missing = f"{file} is missing: `meterd network-key` makes one for an area"
+    octets = _read(file, is_private=True, missing=missing, size_max=SECRET_FILE_SIZE_MAX)
+    try:
+        key = bytes.fromhex(octets.decode("ascii").strip())
+    except ValueError:
+        key = b""
+    if len(key) != NETWORK_KEY_SIZE:
+        raise ConfigError(
+            f"{file} holds no network key, expected {2 * NETWORK_KEY_SIZE} hex digits"
+        )
+    return key
+
+
+def make_network_key(file: Path) -> None:
+    """Put a new network key into a file that is not there yet."""
+    _write_new(file, AESGCM.generate_key(8 * NETWORK_KEY_SIZE).hex().encode() + b"\n", "a key")
 
 
 def make_secret() -> bytes:

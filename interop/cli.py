@@ -49,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--capture", type=Path, metavar="FILE", help="keep what the head-end hears and says: pcapng"
     )
+    demo.add_argument(
+        "--no-mesh", action="store_true", help="each meter on UDP by itself, without collectors"
+    )
     demo.set_defaults(run=_demo)
     bench = commands.add_parser(
         "bench", help="what the parts cost, beside the least that such work can cost"
@@ -100,6 +103,7 @@ def _demo(options: argparse.Namespace) -> int:
                 seed=options.seed,
                 picture=options.picture,
                 capture=options.capture,
+                has_mesh=not options.no_mesh,
             )
         )
     )

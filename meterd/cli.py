@@ -15,11 +15,15 @@ from amistack.command import run
 from amistack.errors import ConfigError
 from amistack.identifiers import parse_eui64
 from amistack.telemetry import LEVELS, configure
+from meterd.display_commands import add_display_command
 from meterd.identity import add_identity_commands
+from meterd.programme.commands import add_programme_command
 from meterd.provision import CONFIG_FILE, STREET_MAX, Identity, Template, provision
 from meterd.sources import add_sources_command
 from meterd.status_commands import add_status_command, add_street_status_command
+from meterd.tool_commands import add_tool_command
 
+COLLECTOR_FILE: Final = "collector.toml"
 OFFSET_OPTION: Final = "--standard-offset"
 FILES_PER_METER: Final = 3
 """A socket, the journal and its lock."""
@@ -63,14 +67,30 @@ def _parser() -> argparse.ArgumentParser:
     _add_template(init)
     init.set_defaults(run=_init)
 
-    run = commands.add_parser("run", help="run one meter until SIGTERM")
-    run.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="settings file")
+    run = commands.add_parser("run", help="run one meter, or a collector, until SIGTERM")
+    run.add_argument(
+        "--role", choices=("meter", "collector"), default="meter", help="what it is (meter)"
+    )
+    run.add_argument(
+        "--config",
+        type=Path,
+        help=f"settings file (default: {CONFIG_FILE}, of a collector {COLLECTOR_FILE})",
+    )
     _add_capture(run)
     _add_log(run)
     run.set_defaults(run=_run)
 
+    network_key = commands.add_parser(
+        "network-key", help="make the network key of a new mesh area; every node gets a copy"
+    )
+    network_key.add_argument("file", type=Path, nargs="?", default=Path("network-key"))
+    network_key.set_defaults(run=_network_key)
+
     add_status_command(commands)
+    add_display_command(commands)
+    add_tool_command(commands)
     add_sources_command(commands)
+    add_programme_command(commands)
 
     identity = commands.add_parser("identity", help="print the enrolment line again, or more")
     identity.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="settings file")
@@ -198,8 +218,27 @@ def _keys(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from meterd.daemon import run, run_forever
 
+    if options.role == "collector":
+        return _run_collector(options)
     configure(options.log_level)
-    run_forever(run([options.config], capture=options.capture))
+    run_forever(run([options.config or Path(CONFIG_FILE)], capture=options.capture))
+    return 0
+
+
+def _run_collector(options: argparse.Namespace) -> int:
+    from meterd.daemon import run_forever
+    from meterd.meshing.collector import run
+
+    configure(options.log_level)
+    run_forever(run(options.config or Path(COLLECTOR_FILE), capture=options.capture))
+    return 0
+
+
+def _network_key(options: argparse.Namespace) -> int:
+    from amistack.keystore import make_network_key
+
+    make_network_key(options.file)
+    print(f"The network key is in {options.file.absolute()}: give every node of the area a copy.")
     return 0
 
 

@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from amistack.addresses import parse_address
 from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, parse_eui64
 from amistack.model.registration import STANDARD_OFFSET_MIN_LEAST, STANDARD_OFFSET_MIN_MOST
 from amistack.model.wire import DAY_S, INTERVAL_S_MIN
 from amistack.session.fleet import parse_public_key
 from amistack.session.trust import Trust
+from meterd.gpio import PinSettings
+from meterd.local.settings import LocalSettings
+from meterd.meshing.settings import MeshSettings
 from meterd.metrology import ConstantSource, HouseholdProfile, ReplaySource, Source
 from meterd.metrology.live_settings import LIVE_KEYS, LIVE_NEEDED_KEYS, check_live
 
@@ -24,15 +28,10 @@ if TYPE_CHECKING:
     from meterd.metrology.drivers import Driver
 
 DEFAULT_PORT: Final = 5683
-PORT_MAX: Final = 65_535
 REGISTER_START_MAX: Final = 10**12
 """Wh: the most that a dial of nine digits of kWh shows."""
 
 _OFFSET: Final = re.compile(r"([+-])([0-9]{2}):([0-9]{2})")
-_ADDRESS: Final = re.compile(
-    r"(?:\[(?P<literal>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<name>[^\s:\[\]\"\\]+))(?::(?P<port>[0-9]{1,5}))?",
-    re.ASCII,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +308,16 @@ class Settings:
     metrology: MetrologySettings = field(default_factory=MetrologySettings)
     link: LinkSettings = field(default_factory=LinkSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    mesh: MeshSettings | None = None
+    """Its way to the head-end, where it has none of its own."""
+    local: LocalSettings | None = None
+    """The port for field tools."""
+    pins: PinSettings | None = None
+    """Contacts and a relay on the pins of a small computer."""
+
+    def __post_init__(self) -> None:
+        if self.mesh is not None and self.headend.address is not None:
+            raise ConfigError("headend.address: in a mesh there is none, a collector knows it")
 
 
 def parse_offset(text: str) -> int:
@@ -322,25 +331,3 @@ def parse_offset(text: str) -> int:
     if not STANDARD_OFFSET_MIN_LEAST <= minutes <= STANDARD_OFFSET_MIN_MOST:
         raise ConfigError(f"standard_offset is {text!r}, expected -12:00 to +14:00")
     return minutes
-
-
-def parse_address(text: str, *, default_port: int, what: str) -> tuple[str, int]:
-    """Host and port of `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
-
-    Raises ConfigError; `what` is the setting's name.
-    """
-    match = _ADDRESS.fullmatch(text)
-    if match is None:
-        if text.count(":") > 1 and "[" not in text:
-            raise ConfigError(f"{what} is {text!r}, expected an IPv6 address as [ADDRESS]:PORT")
-        raise ConfigError(f"{what} is {text!r}, expected HOST:PORT")
-    host = match["literal"] or match["name"]
-    try:
-        # What a resolver would stumble over: empty labels and labels that are too long.
-        host.encode("idna")
-    except UnicodeError:
-        raise ConfigError(f"{what} is {text!r}, expected HOST:PORT") from None
-    port = default_port if match["port"] is None else int(match["port"])
-    if port > PORT_MAX or not host.isprintable():
-        raise ConfigError(f"{what} is {text!r}, expected HOST:PORT")
-    return host, port

@@ -26,17 +26,19 @@ from amistack.links.capture import open_capture
 from amistack.links.discovery import DnsSd
 from amistack.links.host import Host, observed
 from amistack.links.supervision import Supervisor
-from amistack.machine import Peer
-from amistack.model import ClockState
+from amistack.machine import DatagramMachine, Peer
+from amistack.model import ClockState, EndDeviceEventType
+from amistack.model.diagnosis import Occasion
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import encode_public_key, meter_credential
 from meterd.agent import (
     Agent,
-    AgentEvent,
     HeadEndWanted,
     Hindered,
     KeyChanged,
     ReadAnswered,
+    ReadSent,
+    Recovered,
     Registered,
     Reported,
     Schedule,
@@ -44,16 +46,30 @@ from meterd.agent import (
     StorageDamaged,
     StorageFailed,
 )
-from meterd.clock import MeterClock
 from meterd.config import Settings
+from meterd.display.door import display_door
 from meterd.door import DOOR, Door
 from meterd.finding import Finding
+from meterd.fittings import Fittings, fit
+from meterd.happenings import MeterEvent, PlaceChanged
 from meterd.metrology import Source
+from meterd.metrology.resolution import refined
+from meterd.metrology.supply import MadeUpSupply
+from meterd.oversight import Oversight, clock_of
+from meterd.programme.declaring import Declaring
+from meterd.programme.parts import programme_parts
 from meterd.recorder import SOURCE, Recorder
+from meterd.service import Service, SimulatedService
 from meterd.status import Lately, MeterStatus, stall_of, status_of
 from meterd.storage import Storage
 
 if TYPE_CHECKING:
+    from meterd.gpio.keeper import PinKeeper
+    from meterd.local.gate import Gate
+    from meterd.local.port import LocalPort
+    from meterd.local.settings import LocalSettings
+    from meterd.meshing.over_mesh import OverMesh
+    from meterd.meshing.settings import MeshSettings
     from meterd.metrology.drivers import Driver
     from meterd.sensor import SensorKeeper
 
@@ -71,18 +87,28 @@ class Meter:
         agent: Agent,
         host: Host,
         sensor: SensorKeeper | None = None,
+        *,
+        fittings: Fittings,
+        oversight: Oversight,
     ) -> None:
         self.settings = settings
         self.agent = agent
+        self.fittings = fittings
+        self.oversight = oversight
         self.sensor = sensor
         """The real meter behind this one, if there is one."""
         self._storage = storage
         self._host = host
-        self._link: UdpLink[AgentEvent] | None = None
+        self._machine: DatagramMachine[MeterEvent] = agent
+        self._over_mesh: OverMesh | None = None
+        self._gate: Gate | None = None
+        self._local: LocalPort | None = None
+        self._link: UdpLink[MeterEvent] | None = None
         self._lately = Lately()
         self._started = 0.0
         # Only where nobody wrote an address down.
-        self._finding = Finding() if settings.headend.address is None else None
+        is_unknown = settings.headend.address is None and settings.mesh is None
+        self._finding = Finding() if is_unknown else None
         self._search: asyncio.Task[None] | None = None
         self._log = LOG.bind(meter=format_eui64(settings.meter.eui64))
 
@@ -93,36 +119,99 @@ class Meter:
         meter = settings.meter.eui64
         key = load_key(settings.meter.key, settings.meter.find_secret())
         own = meter_credential(meter, encode_public_key(key.public_key()))
-        peer = None
-        if settings.headend.host_and_port is None:
+        peer: Peer | None = None
+        neighbours: Sequence[Peer] = ()
+        if settings.mesh is not None:
+            # Only now: a meter on plain IP needs none of it.
+            from meterd.meshing.making import find_neighbours
+            from meterd.meshing.over_mesh import HEAD_END
+
+            peer, neighbours = HEAD_END, await find_neighbours(settings.mesh)
+        elif settings.headend.host_and_port is None:
             host.discovery.require()
         else:
             is_ipv6 = ":" in settings.link.host_and_port[0]
             peer = await _resolve(*settings.headend.host_and_port, is_ipv6=is_ipv6)
         storage = Storage.open(settings.meter.storage)
         try:
-            agent, sensor = _agent(settings, AuthenticationKey(key, own), peer, storage, host)
+            own_key = AuthenticationKey(key, own)
+            agent, sensor, fittings, oversight = _agent(settings, own_key, peer, storage, host)
+            made = cls(
+                settings, storage, agent, host, sensor, fittings=fittings, oversight=oversight
+            )
+            if settings.mesh is not None:
+                made.join_mesh(settings.mesh, neighbours)
+            if settings.local is not None:
+                made.add_local_port(settings.local, own_key)
         except BaseException:
             storage.close()
             raise
-        return cls(settings, storage, agent, host, sensor)
+        return made
+
+    def join_mesh(self, mesh: MeshSettings, neighbours: Sequence[Peer]) -> None:
+        """Speak over a node of the mesh instead of a socket of its own. Before `start`."""
+        from mesh.lan import Lan
+        from meterd.meshing.keeper import NodeKeeper
+        from meterd.meshing.making import make_station
+        from meterd.meshing.over_mesh import OverMesh
+
+        keeper = NodeKeeper(self._storage)
+        station = make_station(self.agent.meter, mesh, keeper, dice=self._host.dice)
+        lan = Lan(station, station.node.seal, neighbours, learned=keeper.addresses())
+        self._machine = self._over_mesh = OverMesh(self.agent, station, lan, keeper)
+
+    def add_local_port(self, local: LocalSettings, key: AuthenticationKey) -> None:
+        """Let field tools in. Before `start`. Raises ConfigError."""
+        from meterd.local.gate import Gate, Order, Yielding
+        from meterd.local.making import make_local_port
+
+        self._gate = Gate(Order(local.order))
+        self._machine = Yielding(self._machine, self._gate)
+        self._local = make_local_port(
+            local,
+            self._gate,
+            key=key,
+            agent=self.agent,
+            fittings=self.fittings,
+            storage=self._storage,
+            offset_min=self.settings.meter.standard_offset_min,
+            host=self._host,
+            settle=lambda: None if self._link is None else self._link.settle(),
+            log=self._log,
+        )
 
     async def start(self) -> None:
         """Record what is missing, then talk. Raises LinkError, StoreError, SourceError."""
-        host, port = self.settings.link.host_and_port
-        self._link = await self._host.open_link(self.agent, self._on_event, host=host, port=port)
+        mesh = self.settings.mesh
+        host, port = (self.settings.link if mesh is None else mesh).host_and_port
+        self._link = await self._host.open_link(self._machine, self._on_event, host=host, port=port)
         self._started = self._link.now()
+        if self._over_mesh is not None:
+            self._over_mesh.start(now=self._started)
         self.agent.start(now=self._started)
+        self.fittings.start(now=self._started)
         self._link.settle()
+        self.fittings.start_pins(
+            now=self._link.now, settle=self._link.settle, dice=self._host.dice, log=self._log
+        )
         if self.sensor is not None:
             now, clock = self._link.now, self.agent.clock
             self.sensor.start(
                 utc=lambda: clock.utc(now()),
-                is_time_doubtful=lambda: clock.state is not ClockState.SET,
+                is_time_doubtful=lambda: clock.state_at(now()) is not ClockState.SET,
                 dice=self._host.dice,
                 log=self._log,
+                record=self._record,
             )
+        if self._local is not None:
+            await self._local.open()
         self._log.info("meter started", stage=self.agent.stage.value)
+
+    def _record(self, event: EndDeviceEventType, detail: str | None) -> None:
+        """Put on record what a sensor tells, and say it. Raises StoreError."""
+        assert self._link is not None, "sensors start after the link"
+        self.oversight.events.log(event, detail, now=self._link.now())
+        self._link.settle()
 
     def stop(self) -> None:
         """Give everything back. What was said is durable already, so nothing needs waiting for."""
@@ -137,14 +226,27 @@ class Meter:
             self.sensor.abandon()
         if self._search is not None:
             self._search.cancel()
+        self.fittings.stop()
+        if self._gate is not None:
+            self._gate.close()
         if self._link is not None:
             self._link.close()
         self._storage.close()
 
     async def wait_stopped(self) -> None:
-        """Until a sensor's device was given back too."""
+        """Until a sensor's device and the pins were given back too."""
         if self.sensor is not None:
             await self.sensor.wait_stopped()
+        await self.fittings.wait_stopped()
+        if self._local is not None:
+            await self._local.close()
+
+    def display_door(self) -> Door:
+        """Where its display is seen, not open yet. Only after `start`."""
+        assert self._link is not None, "start() comes first"
+        return display_door(
+            self.settings.meter.storage, self.fittings.viewer, self._link.now, self._link.settle
+        )
 
     def find_stall(self) -> str | None:
         """Why its work stands still, or None while it does not; before the start it does not."""
@@ -160,13 +262,21 @@ class Meter:
             started=self._started,
             storage=self.settings.meter.storage,
             journal=self._storage.journal,
-            link=dict(self._link.counters),
+            link={
+                **self._link.counters,
+                **({} if self._over_mesh is None else self._over_mesh.counts()),
+            },
             sensor=None if self.sensor is None else self.sensor.status(),
+            more=self.oversight.counts,
         )
 
-    def _on_event(self, event: AgentEvent) -> None:
+    def _on_event(self, event: MeterEvent) -> None:
+        if isinstance(event, PlaceChanged):
+            self._log.info("parent changed", parent=event.parent, rank=event.rank)
+            return
         if self._link is not None:
             self._lately.take(event, utc=self.agent.clock.utc(self._link.now()))
+            self.oversight.take(event, now=self._link.now())
         match event:
             case Secured():
                 self._prove()
@@ -177,6 +287,11 @@ class Meter:
             case Reported(day, verdicts):
                 self._prove()
                 self._log.info("report acknowledged", day=day, verdicts=list(verdicts))
+            case ReadSent(number, until, verdicts):
+                self._prove()
+                self._log.info(
+                    "read acknowledged", schedule=number, until=until, verdicts=list(verdicts)
+                )
             case ReadAnswered(identifier):
                 self._log.info("read answered", read=identifier.hex())
             case Hindered(stage, reason, retry_s, may_be_elsewhere):
@@ -185,6 +300,9 @@ class Meter:
                 self._log.warning(
                     "hindered", stage=stage.value, reason=reason, retry_s=round(retry_s, 1)
                 )
+            case Recovered():
+                self._prove()
+                self._log.info("no longer hindered")
             case HeadEndWanted():
                 self._find()
             case KeyChanged(id_cred, epoch):
@@ -238,7 +356,7 @@ class Meter:
 
 def _agent(
     settings: Settings, key: AuthenticationKey, peer: Peer | None, storage: Storage, host: Host
-) -> tuple[Agent, SensorKeeper | None]:
+) -> tuple[Agent, SensorKeeper | None, Fittings, Oversight]:
     meter = settings.meter.eui64
     offset_min = settings.meter.standard_offset_min
     # A replay's shift is fixed once: after a restart its days must stay where they were.
@@ -247,10 +365,14 @@ def _agent(
         today = str(int(host.wall()))
         storage.keep_note("today", today)
     register_start = settings.meter.register_start
+    # Both loops count on this clock; but uvloop's own reading of it may be from long before.
+    clock = clock_of(storage, utc=host.wall(), now=host.monotonic())
     driver: Driver | None = None
+    service: Service | None = None
     source: Source
-    if settings.metrology.is_live:
-        driver = settings.metrology.open_driver(
+    metrology, interval_s = refined(settings.metrology)
+    if metrology.is_live:
+        driver = metrology.open_driver(
             offset_min=offset_min,
             today=int(today),
             register_start=register_start,
@@ -258,16 +380,55 @@ def _agent(
         )
         source = driver.sensor.source
     else:
-        source = settings.metrology.open(
+        source = metrology.open(
             offset_min=offset_min, today=int(today), default_seed=int.from_bytes(meter, "big")
         )
-    recorder = Recorder(storage, source, offset_min=offset_min, register_start=register_start)
+        simulated = SimulatedService(storage, source, utc=clock.utc, offset_min=offset_min)
+        service, source = simulated, simulated.source
+    pins: PinKeeper | None = None
+    if settings.pins is not None:
+        from meterd.gpio.keeper import open_pins
+
+        pins = open_pins(settings.pins, is_live=metrology.is_live)
+        service = pins.service or service
+    recorder = Recorder(
+        storage,
+        source,
+        offset_min=offset_min,
+        register_start=register_start,
+        interval_s=interval_s,
+        supply=None if metrology.is_live else MadeUpSupply(source),
+    )
     sensor: SensorKeeper | None = None
     if driver is not None:
         # Only now: a street of made-up households needs none of it.
         from meterd.sensor import SensorKeeper
 
         sensor = SensorKeeper(driver, recorder)
+
+    oversight = Oversight(
+        meter=meter,
+        storage=storage,
+        clock=clock,
+        recorder=recorder,
+        source=source,
+        offset_min=offset_min,
+        folder=settings.meter.storage,
+        dice=host.dice,
+        now=host.monotonic(),
+    )
+    fittings = fit(
+        meter=meter,
+        storage=storage,
+        clock=clock,
+        recorder=recorder,
+        source=source,
+        service=service,
+        offset_min=offset_min,
+        log=oversight.events.door(host.monotonic),
+        sources=oversight.sources,
+        pins=pins,
+    )
     schedule = settings.schedule
     agent = Agent(
         meter=meter,
@@ -276,9 +437,7 @@ def _agent(
         head_end_peer=peer,
         storage=storage,
         recorder=recorder,
-        # Both loops count on this clock; but uvloop's own reading of it is from before the source
-        # was opened, which may have read a long file.
-        clock=MeterClock(utc=host.wall(), now=host.monotonic()),
+        clock=clock,
         schedule=Schedule(
             schedule.report_delay_s,
             schedule.report_spread_s,
@@ -288,8 +447,26 @@ def _agent(
         offset_min=offset_min,
         entropy=host.entropy,
         dice=host.dice,
+        parts=(
+            *oversight.parts,
+            *fittings.parts,
+            *programme_parts(
+                storage,
+                recorder,
+                clock,
+                offset_min=offset_min,
+                log=oversight.events.log,
+                on_change=oversight.follow_programme,
+            ),
+        ),
+        voices=(
+            *oversight.voices,
+            Declaring(storage, recorder, clock, meter=meter, dice=host.dice),
+        ),
+        log=oversight.events.log,
+        self_test=lambda now: oversight.diagnosis.look(Occasion.DEMAND, now=now),
     )
-    return agent, sensor
+    return agent, sensor, fittings, oversight
 
 
 def load_settings(path: Path) -> Settings:
@@ -317,6 +494,7 @@ async def run(
     meters: list[Meter] = []
     started: list[Meter] = []
     door: Door | None = None
+    display: Door | None = None
     supervisor = Supervisor.from_environment()
     kept = None if capture is None else open_capture(capture)
     discovery = DnsSd()
@@ -331,6 +509,8 @@ async def run(
                     door = await _open_door(street or settings.meter.storage, started)
                 await meter.start()
                 started.append(meter)
+                if len(files) == 1:
+                    display = await _open_display(meter)
             # Let those that run already talk while the next takes up its history.
             await asyncio.sleep(0)
             if stopping.is_set():
@@ -341,8 +521,9 @@ async def run(
     finally:
         supervisor.tell_stopping()
         supervisor.close()
-        if door is not None:
-            await door.close()
+        for one in (door, display):
+            if one is not None:
+                await one.close()
         for meter in meters:
             meter.stop()
         for meter in meters:
@@ -359,6 +540,17 @@ async def _open_door(folder: Path, meters: list[Meter]) -> Door | None:
         await door.open()
     except LinkError as error:
         LOG.warning("no status to be had", reason=str(error))
+        return None
+    return door
+
+
+async def _open_display(meter: Meter) -> Door | None:
+    """The door of a meter's display; it works without one, too."""
+    door = meter.display_door()
+    try:
+        await door.open()
+    except LinkError as error:
+        LOG.warning("no display to be had", reason=str(error))
         return None
     return door
 

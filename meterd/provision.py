@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from amistack.addresses import parse_address
 from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, format_eui64
 from amistack.keystore import find_secret, load_key, make_key, save_key
 from amistack.session.fleet import encode_public_key, parse_public_key
-from meterd.config import DEFAULT_PORT, parse_address, parse_offset
+from meterd.config import DEFAULT_PORT, parse_offset
 
 KEY_FILE: Final = "meter-key.pem"
 CONFIG_FILE: Final = "meterd.toml"

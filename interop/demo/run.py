@@ -25,6 +25,7 @@ from amistack.identifiers import parse_eui64
 from headend.api.documents import ReadDocument
 from headend.client import ApiError, AsyncHeadEndClient
 from interop.demo.figures import ANSWERED, Figures, households
+from interop.demo.mesh import Mesh, with_mesh
 from interop.demo.processes import DemoError, Program, run
 from interop.demo.screen import Output, Screen, save_picture
 
@@ -48,6 +49,8 @@ class Options:
     seed: int = 1
     picture: Path | None = None
     capture: Path | None = None
+    has_mesh: bool = True
+    """Whether the meters are behind collectors, some hops away; else each is on UDP by itself."""
 
 
 async def demo(options: Options) -> int:
@@ -78,6 +81,7 @@ class Street:
         self._folder = folder
         self._begun = time.monotonic()
         self._programs: list[Program] = []
+        self._mesh = Mesh(folder / "mesh", self._config) if options.has_mesh else None
         self._client: AsyncHeadEndClient | None = None
         self._offset_min = standard_offset_min()
         self._yesterday = _yesterday(self._offset_min)
@@ -87,7 +91,8 @@ class Street:
         """Start everything, show it, and end when asked or when `--once` is done."""
         options = self._options
         console = Output(stderr=options.is_json)
-        title = f"A street of {options.meters} meters and a head-end, on UDP loopback"
+        way = "behind two collectors of a mesh" if options.has_mesh else "on UDP loopback"
+        title = f"A street of {options.meters} meters and a head-end, {way}"
         with Screen(console, title=title) as screen:
             outcome = asyncio.ensure_future(self._go(screen))
             stop = asyncio.ensure_future(stopping.wait())
@@ -122,6 +127,8 @@ class Street:
         listen, public_key = await self._start_head_end()
         await self._start_meters(listen, public_key)
         screen.say(f"Files and logs: {self._folder}")
+        if self._mesh is not None:
+            screen.say(f"The tree: headend topology --config {self._config}")
         deadline = self._begun + self._options.timeout_s
         await self._until_reported(screen, deadline)
         await self._read_all(screen)
@@ -139,7 +146,10 @@ class Street:
             "headend", "init", "--directory", str(folder), "--listen", "127.0.0.1:0"
         )
         public_key: str = tomllib.loads(_table(printed))["headend"]["public_key"]
-        command = ["serve", "--config", str(folder / "headend.toml")]
+        if self._mesh is not None:
+            text = self._config.read_text(encoding="utf-8")
+            self._config.write_text(with_mesh(text), encoding="utf-8")
+        command = ["serve", "--config", str(self._config)]
         if self._options.capture is not None:
             command += ["--capture", str(self._options.capture)]
         program = await Program.start("headend", command, self._folder / "headend.log")
@@ -171,8 +181,13 @@ class Street:
         )
         devices = self._folder / "devices.csv"
         devices.write_text(lines, encoding="utf-8")
-        config = self._folder / "headend" / "headend.toml"
-        await run("headend", "enrol", str(devices), "--config", str(config))
+        await run("headend", "enrol", str(devices), "--config", str(self._config))
+        if self._mesh is not None:
+            meters = [line.split(",")[0] for line in lines.splitlines()]
+            folders = sorted(path.parent for path in folder.glob("*/meterd.toml"))
+            await self._mesh.lay(len(meters))
+            self._programs += await self._mesh.start_collectors()
+            await self._mesh.join(meters, folders)
         program = await Program.start(
             "meterd",
             ["street", "run", str(folder), "--log-level", "warning"],
@@ -254,6 +269,11 @@ class Street:
             else:
                 filled.append(read)
         return tuple(filled)
+
+    @property
+    def _config(self) -> Path:
+        """The head-end's settings."""
+        return self._folder / "headend" / "headend.toml"
 
     def _require_client(self) -> AsyncHeadEndClient:
         assert self._client is not None, "the head-end starts first"

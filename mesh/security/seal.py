@@ -148,6 +148,8 @@ class Seal:
         self.own = own
         self.neighbours = Neighbours() if neighbours is None else neighbours
         self.refused: Counter[str] = Counter()
+        self.latest_source: Eui64 | None = None
+        """Whose the frame was that was opened last; None if it was refused, or for another."""
         self.counters = Counters(stored=stored_counter)
         self._own_hint = own[6:]
         self._make_cipher = make_cipher
@@ -261,6 +263,7 @@ class Seal:
         Raises MeshError on a frame that is refused.
         """
         # Most of what a node hears is for others: these leave before anything is made of them.
+        self.latest_source = None
         size = len(octets)
         if size >= ACK_SIZE and octets[0] & _VERSION_AND_TO_ONE == _TO_ONE_OF_OURS:
             if size == ACK_SIZE:
@@ -270,8 +273,12 @@ class Seal:
                 return None
         try:
             if len(octets) == ACK_SIZE:
-                return self._open_ack(octets)
-            return self._open_frame(octets, now=now)
+                acknowledged = self._open_ack(octets)
+                self.latest_source = acknowledged.neighbour
+                return acknowledged
+            heard = self._open_frame(octets, now=now)
+            self.latest_source = heard.source
+            return heard
         except MeshError as error:
             self.refused[error.reason] += 1
             raise
@@ -317,7 +324,7 @@ class Seal:
             self._await(counter, _Awaited(destination, octets[-TAG_SIZE:], self._active))
         return Sealed(octets, destination, counter, wants_ack)
 
-    def _open_frame(self, octets: bytes, *, now: float) -> Heard | None:
+    def _open_frame(self, octets: bytes, *, now: float) -> Received | Challenged:
         kind, wants_ack, is_broadcast, key_index, counter, source = read_header(octets)
         if source == self.own:
             raise MeshError("own address as source", "a reflection, or another node that has it")

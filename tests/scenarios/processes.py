@@ -54,10 +54,19 @@ def _die_with_parent() -> None:
 class Program:
     """One console script through all its lives; the log of each is a file of its own."""
 
-    def __init__(self, name: str, arguments: Sequence[str], folder: Path) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        before: Sequence[str] = (),
+        called: str | None = None,
+    ) -> None:
+        """`before`: a command that runs another; `called`: how its logs are, else as the script."""
+        self.name = called or name
         self.life = 0
-        self._command = (script(name), *arguments)
+        self._command = (*before, script(name), *arguments)
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -83,6 +92,12 @@ class Program:
         assert self._process is not None
         code = self._process.poll()
         assert code is None, f"{self.name} ended with code {code}:\n{self.log()[-2_000:]}"
+
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing any more, and nobody is told."""
+        self.check()
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
         """SIGKILL, and wait until there is nothing left of it."""

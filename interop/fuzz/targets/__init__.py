@@ -26,6 +26,7 @@ MODULES: Final = (
     "headend",
     "files",
     "discovery",
+    "mesh",
 )
 """In the order in which they are listed: from the wire up."""
 

@@ -1,0 +1,162 @@
+"""A collector with its disk and its radio, as one datagram machine without I/O.
+
+In      those of a datagram machine; the backhaul's by `backhaul`; `start`
+Out     those of a datagram machine: frames to neighbours; events that a driver may want to tell
+Raises  StoreError from `start`; later a row that cannot be kept is counted
+Never   lets a frame out before what it promises is on disk
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from amistack.errors import StoreError
+from amistack.machine import Peer
+from mesh.collector.collector import Collector
+from mesh.collector.events import (
+    BackhaulChanged,
+    DropRow,
+    Event,
+    KeepDenied,
+    KeepEpoch,
+    KeepRow,
+    KeepVersion,
+)
+from mesh.lan import Lan
+from mesh.security import CountersWanted
+from meterd.meshing.keeper import CounterKeeper, NodeKeeper
+
+
+class Serving:
+    """One collector at work."""
+
+    def __init__(
+        self,
+        collector: Collector,
+        lan: Lan[Event],
+        keeper: NodeKeeper,
+        *,
+        utc: Callable[[], float],
+    ) -> None:
+        """`lan` is the collector's; `utc` dates the rows on disk, in seconds."""
+        self.collector = collector
+        self.counters: Counter[str] = Counter()
+        self._lan = lan
+        self._keeper = keeper
+        self._utc = utc
+        self._reserving = CounterKeeper(collector.station.node, keeper)
+        self._events: list[BackhaulChanged] = []
+        self._latest = 0.0
+        self.when_turned: Callable[[], None] | None = None
+        """Called when there may be something for the backhaul."""
+
+    # Commands from above
+
+    def start(self, *, now: float) -> None:
+        """Begin to take part, with what the disk has."""
+        self._latest = now
+        for node, short in self._keeper.denied():
+            self.collector.keep_out(node, short, is_denied=True)
+        self._reserving.start()
+        self.collector.start(self._keeper.rows(self._utc()), now=now)
+        self._lan.give_way(now=now)
+
+    def backhaul_opened(self, *, now: float) -> None:
+        """There is a connection to the head-end. Raises StoreError."""
+        self._note(now)
+        self.collector.backhaul_opened(run=self._keeper.next_run(), now=now)
+
+    def backhaul_lost(self, *, now: float) -> None:
+        """It ended."""
+        self._note(now)
+        self.collector.backhaul_lost(now=now)
+
+    def backhaul_received(self, data: bytes, *, now: float) -> None:
+        """The head-end said something. Never raises on bad data."""
+        self._note(now)
+        self.collector.receive_data(data, now=now)
+
+    def backhaul_data(self, room: int | None = None) -> list[bytes]:
+        """Octets for the head-end, in order."""
+        self._take_events()
+        return self.collector.data_to_send(room)
+
+    # Inputs from below
+
+    def receive_datagram(self, data: bytes, peer: Peer, *, now: float) -> None:
+        """Take one frame. Never raises on bad data."""
+        self._latest = now
+        self._lan.receive_datagram(data, peer, now=now)
+
+    def handle_timer(self, *, now: float) -> None:
+        """Act on whatever is due. Calling early, late or twice is harmless."""
+        self._latest = now
+        self._reserving.handle_timer(now=now)
+        self._lan.handle_timer(now=now)
+
+    # Outputs, for the driver to collect
+
+    def data_to_send(self) -> list[tuple[Peer, bytes]]:
+        """Frames and where they go, in order. Each is handed over once."""
+        datagrams: list[tuple[Peer, bytes]] = []
+        while self._take_events() or not datagrams:
+            frames = self._lan.data_to_send()
+            datagrams += frames
+            if not frames:
+                break
+        if self.when_turned is not None:
+            self.when_turned()
+        return datagrams
+
+    def events(self) -> list[BackhaulChanged]:
+        """What happened, oldest first. Each is handed over once."""
+        self._take_events()
+        events, self._events = self._events, []
+        return events
+
+    def next_timer(self) -> float | None:
+        """When to call `handle_timer`, or None for not until something else happens."""
+        times = (self._lan.next_timer(), self._reserving.next_timer())
+        return min((time for time in times if time is not None), default=None)
+
+    # What is kept
+
+    def _note(self, now: float) -> None:
+        self._latest = max(self._latest, now)
+        self._lan.give_way(now=now)
+
+    def _take_events(self) -> bool:
+        """Keep what is to be kept; whether there was anything."""
+        happened = self._lan.events()
+        for event in happened:
+            try:
+                self._take(event)
+            except StoreError:
+                self.counters["storage failed"] += 1
+        if self._lan.has_learned:
+            self._lan.has_learned = False
+            try:
+                self._keeper.keep_addresses(self._lan.learned)
+            except StoreError:
+                self.counters["storage failed"] += 1
+        return bool(happened)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case CountersWanted(until):
+                self._reserving.want(until, now=self._latest)
+            case KeepRow(row):
+                self._keeper.keep_row(row, self._utc())
+            case DropRow(target):
+                self._keeper.drop_row(target)
+            case KeepVersion(version):
+                self._keeper.keep_version(version)
+            case KeepEpoch(epoch):
+                self._keeper.keep_epoch(epoch)
+            case KeepDenied(node, short, is_denied):
+                self._keeper.keep_denied(node, short, is_denied=is_denied)
+            case BackhaulChanged():
+                self._events.append(event)
+            case _:
+                pass  # Of the tree below: the collector has told the head-end.
