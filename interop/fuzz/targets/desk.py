@@ -11,7 +11,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from amistack.coap.codes import Code, Type
-from amistack.coap.message import Message, in_order
+from amistack.coap.message import OPTION_COUNT_MAX, Message, in_order
 from amistack.coap.options import Option, OptionNumber
 from amistack.errors import EdhocError, LocalProtocolError
 from amistack.machine import Peer
@@ -331,7 +331,8 @@ def run_gate(data: bytes) -> Outcome:
     asked, answer = Message.decode(datagram), Message.decode(first)
     promise(answer.token == asked.token, "an answer to somebody else")
     echo = answer.option(OptionNumber.ECHO)
-    if not manner & 2 or echo is None:
+    is_full = len(asked.options) >= OPTION_COUNT_MAX  # One more is not ours to send.
+    if not manner & 2 or echo is None or is_full:
         return "challenged", echo is None, answer.type
     others = tuple(one for one in asked.options if one.number != OptionNumber.ECHO)
     again = Message(
