@@ -26,6 +26,8 @@ REPORT_SEQUENCE: Final = "report sequence"
 ADDRESSES: Final = "neighbours' addresses"
 VERSION: Final = "DODAG version"
 EPOCH: Final = "epoch"
+DTSN: Final = "DTSN"
+NEIGHBOURS: Final = "neighbours"
 RUN: Final = "backhaul run"
 STORE_RETRY_S: Final = 60.0
 REPORT_STEP: Final = 64
@@ -110,6 +112,26 @@ class NodeKeeper:
         run = self._number(RUN, 0) % 0xFFFF_FFFF + 1
         self._storage.keep_note(RUN, str(run))
         return run
+
+    @property
+    def dtsn(self) -> int | None:
+        """The DTSN to go on with: another one would have everybody tell its parents anew."""
+        note = self._storage.note(DTSN)
+        return None if note is None else int(note)
+
+    def keep_dtsn(self, dtsn: int) -> None:
+        """Everybody has been asked under that one."""
+        self._storage.keep_note(DTSN, str(dtsn))
+
+    def neighbours(self) -> list[tuple[Eui64, int]]:
+        """The short address of each neighbour."""
+        listed = json.loads(self._storage.note(NEIGHBOURS) or "[]")
+        return [(Eui64(bytes.fromhex(node)), short) for node, short in listed]
+
+    def keep_neighbours(self, neighbours: Iterable[tuple[Eui64, int]]) -> None:
+        """Keep the short address of each neighbour."""
+        listed = [[node.hex(), short] for node, short in neighbours]
+        self._storage.keep_note(NEIGHBOURS, json.dumps(listed))
 
     def rows(self, utc: float) -> Iterator[RouteRow]:
         """The table's rows that have not ended."""

@@ -48,6 +48,7 @@ def make_station(
         dodag_id=dodag_id,
         version=keeper.version,
         path_sequence=keeper.path_sequence,
+        dtsn=keeper.dtsn,
     )
     return Station(
         node,

@@ -8,6 +8,7 @@ Never   lets a frame out before what it promises is on disk
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 
@@ -24,6 +25,7 @@ from mesh.collector.events import (
     KeepVersion,
 )
 from mesh.lan import Lan
+from mesh.packet import NODE_ADDRESS_MAX
 from mesh.security import CountersWanted
 from meterd.meshing.keeper import CounterKeeper, NodeKeeper
 
@@ -47,6 +49,9 @@ class Serving:
         self._utc = utc
         self._reserving = CounterKeeper(collector.station.node, keeper)
         self._events: list[BackhaulChanged] = []
+        self._dodag = collector.station.node.dodag
+        self._dtsn = keeper.dtsn
+        self._neighbours = keeper.neighbours()
         self._latest = 0.0
         self.when_turned: Callable[[], None] | None = None
         """Called when there may be something for the backhaul."""
@@ -60,6 +65,8 @@ class Serving:
             self.collector.keep_out(node, short, is_denied=True)
         self._reserving.start()
         self.collector.start(self._keeper.rows(self._utc()), now=now)
+        for neighbour, short in self._neighbours:
+            self._dodag.note_address(neighbour, short, now=now)
         self._lan.give_way(now=now)
 
     def backhaul_opened(self, *, now: float) -> None:
@@ -130,17 +137,33 @@ class Serving:
         """Keep what is to be kept; whether there was anything."""
         happened = self._lan.events()
         for event in happened:
-            try:
-                self._take(event)
-            except StoreError:
-                self.counters["storage failed"] += 1
-        if self._lan.has_learned:
-            self._lan.has_learned = False
-            try:
-                self._keeper.keep_addresses(self._lan.learned)
-            except StoreError:
-                self.counters["storage failed"] += 1
+            self._try(functools.partial(self._take, event))
+        if happened:
+            self._try(self._keep_neighbours)
         return bool(happened)
+
+    def _try(self, keep: Callable[[], None]) -> None:
+        try:
+            keep()
+        except StoreError:
+            self.counters["storage failed"] += 1
+
+    def _keep_neighbours(self) -> None:
+        """What makes a restart go unnoticed by those below."""
+        if self._dodag.dtsn != self._dtsn:
+            self._keeper.keep_dtsn(self._dodag.dtsn)
+            self._dtsn = self._dodag.dtsn
+        known = [
+            (row.eui, row.short)
+            for row in self._dodag.neighbours
+            if 1 <= row.short <= NODE_ADDRESS_MAX
+        ]
+        if set(known) != set(self._neighbours):
+            self._keeper.keep_neighbours(known)
+            self._neighbours = known
+        if self._lan.has_learned:
+            self._keeper.keep_addresses(self._lan.learned)
+            self._lan.has_learned = False
 
     def _take(self, event: Event) -> None:
         match event:

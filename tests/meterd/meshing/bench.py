@@ -40,7 +40,9 @@ RELAY_EUI: Final = Eui64(bytes.fromhex("02000000000000b2"))
 METER_SHORT: Final = 3
 
 
-def station_of(own: Eui64, short: int, dice: random.Random, *, counter: int = 0) -> Station:
+def station_of(
+    own: Eui64, short: int, dice: random.Random, *, counter: int = 0, dtsn: int | None = None
+) -> Station:
     """A station with nothing kept; a root if its short address is 1."""
     node = MeshNode(
         own,
@@ -50,6 +52,7 @@ def station_of(own: Eui64, short: int, dice: random.Random, *, counter: int = 0)
         dice,
         role=Role.COLLECTOR if short == 1 else Role.METER,
         dodag_id=DODAG_ID if short == 1 else None,
+        dtsn=dtsn,
     )
     return Station(node, dice)
 

@@ -78,7 +78,7 @@ class ServingBench:
         storage = Storage.on(self.files)
         self.keeper = keeper = NodeKeeper(storage)
         dice = random.Random(f"{self.seed} {self.life}")
-        station = station_of(ROOT_EUI, 1, dice, counter=keeper.counter)
+        station = station_of(ROOT_EUI, 1, dice, counter=keeper.counter, dtsn=keeper.dtsn)
         collector = Collector(station, AREA, epoch=keeper.epoch, hop_limit=64)
         lan: Lan[Event] = Lan(
             collector,  # type: ignore[arg-type]
@@ -141,8 +141,12 @@ def test_after_a_power_cut_the_table_is_there_and_nobody_joins_anew(seed: int) -
     assert (row.target, row.parents) == (METER_SHORT, (1,))
     bench.power_off()
     bench.world.elapse(1)
+    dtsn = bench.serving.collector.station.node.dodag.dtsn
     bench.power_on()
     assert bench.route() == ()
+    dodag = bench.serving.collector.station.node.dodag
+    assert dodag.dtsn == dtsn
+    assert dodag.neighbours.by_short(METER_SHORT) is not None
     bench.world.elapse(5)
     question = Down(7, METER_SHORT, PacketKind.COAP, Priority.ON_DEMAND, b"still there?")
     bench.connect().say(question, bench.world.now)
