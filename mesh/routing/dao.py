@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from mesh.packet import NODE_ADDRESS_MAX, ROUTE_LENGTH_MAX
-from mesh.routing.dodag import INSTANCE
 from mesh.routing.messages import (
     LIFETIME_INFINITE,
     LOLLIPOP_INITIAL,
@@ -31,6 +30,7 @@ from mesh.routing.messages import (
     sequence_after,
     short_of,
 )
+from mesh.routing.place import INSTANCE
 from mesh.routing.profile import Routes
 from mesh.routing.trickle import NEVER
 
@@ -44,8 +44,18 @@ STATUS_OLD: Final = 129
 """The root knows a newer path sequence: ours started again, and jumps."""
 RETRY_MAX: Final = 600.0
 """Seconds at most between DAOs that nobody answers."""
+URGENT_DELAY_MAX: Final = 120.0
+"""Seconds at most in which changes of the preferred parent gather: DAO_DELAY, doubled each time."""
+URGENT_MEMORY: Final = 600.0
+"""Seconds without a DAO after which it is DAO_DELAY again."""
 LATER_DELAY: Final = 60.0
-"""Seconds in which changes of other than the preferred parent gather."""
+"""Seconds in which changes of other than the preferred parent gather; doubled each time."""
+LATER_DELAY_MAX: Final = 3600.0
+"""A node whose alternates come and go tells so at most about so often."""
+QUIET_SHARE: Final = 0.2
+"""How much of the first spread is enough for a node that looks for a way alone."""
+PATH_ETX_MAX: Final = 16.0
+"""From so far away on nobody waits longer with the first DAO."""
 EDGE_DENY_TIME: Final = 120.0
 """Seconds for which a hop that failed under a source route is not used."""
 EDGE_DENY_COUNT_MAX: Final = 1024
@@ -57,8 +67,16 @@ class DaoSender:
     __slots__ = (
         "_attempt",
         "_chance",
+        "_first_at",
         "_is_changed",
+        "_is_crowded",
+        "_is_urgent",
+        "_later_delay",
         "_routes",
+        "_sent_at",
+        "_share",
+        "_silent_until",
+        "_urgent_delay",
         "deadline",
         "is_acknowledged",
         "path_sequence",
@@ -78,16 +96,53 @@ class DaoSender:
         self.is_acknowledged = False
         self._attempt = 0
         self._is_changed = False
+        self._is_crowded = False
+        self._is_urgent = False
+        self._later_delay = LATER_DELAY
+        self._urgent_delay = routes.dao_delay
+        self._sent_at = -NEVER
+        self._first_at: float | None = None
+        self._share = 0.0
+        self._silent_until = NEVER
         self.told: tuple[int, ...] = ()
         """The parents in the last one."""
 
-    def change(self, *, now: float, is_urgent: bool) -> None:
-        """What we said is not true any more. Changes gather; nothing said before is waited for."""
-        delay = self._routes.dao_delay if is_urgent else LATER_DELAY
-        self.deadline = min(self.deadline, now + delay * (0.5 + 0.5 * self._chance.random()))
+    def change(
+        self, *, now: float, is_urgent: bool, path_etx: float = 1.0, is_crowded: bool = False
+    ) -> None:
+        """What we said is not true any more. Changes gather; nothing said before is waited for.
+
+        The first time in a life the node waits longer if it is not alone: power comes back to a
+        whole area at once. Who is near the root goes first, for a route to us needs those of all
+        above us.
+        """
+        is_urgent = is_urgent or self._is_urgent
+        if self._first_at is None:
+            self._first_at, self._share = now, self._chance.random()
+            self._silent_until = NEVER
+        if now < self._silent_until:
+            levels = min(max(path_etx, 1.0), PATH_ETX_MAX) - 1.0 + self._share
+            self._is_crowded = self._is_crowded or is_crowded
+            spread = self._routes.first_spread * (1.0 if self._is_crowded else QUIET_SHARE)
+            self._silent_until = max(self._first_at + spread * levels, now)
+            self.deadline = NEVER
+        if not is_urgent and now - self._sent_at > 2 * LATER_DELAY_MAX:
+            self._later_delay = LATER_DELAY
+        if now - self._sent_at > URGENT_MEMORY:
+            self._urgent_delay = self._routes.dao_delay
+        delay = self._urgent_delay if is_urgent else self._later_delay
+        due = max(now + delay * (0.5 + 0.5 * self._chance.random()), self._silent_until)
+        self.deadline = min(self.deadline, due)
         self._attempt = 0
+        self._is_urgent = is_urgent
         self._is_changed = True
         self.is_acknowledged = False
+
+    def hurry(self, *, now: float) -> None:
+        """The node speaks, and whoever answers needs the way: the first one need not wait."""
+        if self._first_at is not None and now < self._silent_until:
+            self._silent_until = now
+            self.deadline = min(self.deadline, now + self._routes.dao_delay * self._chance.random())
 
     def stop(self) -> None:
         """There is no parent to tell of."""
@@ -109,7 +164,12 @@ class DaoSender:
     def sent(self, *, now: float) -> None:
         """It is on its way: wait for the answer, longer the more tries there were."""
         tries = self._attempt
-        self._is_changed = False
+        if self._is_changed and self._is_urgent:
+            self._urgent_delay = min(2 * self._urgent_delay, URGENT_DELAY_MAX)
+        elif self._is_changed:
+            self._later_delay = min(2 * self._later_delay, LATER_DELAY_MAX)
+        self._sent_at = now
+        self._is_urgent = self._is_changed = False
         self.is_acknowledged = False
         self._attempt += 1
         wait = min(self._routes.dao_retry * 2 ** min(tries, 16), RETRY_MAX)
@@ -159,12 +219,14 @@ class RouteTable:
     A row is a target's parents; `own` is the root, where every route begins.
     """
 
-    __slots__ = ("_denied", "_roots", "counters", "rows")
+    __slots__ = ("_denied", "_roots", "counters", "refused", "rows")
 
     def __init__(self, own: int) -> None:
         self._roots = {own}
         self.rows: dict[int, Route] = {}
         self._denied: dict[tuple[int, int], float] = {}
+        self.refused: set[int] = set()
+        """Nodes that get no route, by word of the head-end."""
         self.counters: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -181,6 +243,8 @@ class RouteTable:
         target = short_of(dao.target)
         if not 1 <= target <= NODE_ADDRESS_MAX or target in self._roots:
             return self._refuse(target, "bad target")
+        if target in self.refused:
+            return self._refuse(target, "denied")
         if target != source:
             return self._refuse(target, "not its own target")
         if dao.instance != INSTANCE or len(dao.transits) > PARENT_COUNT_MAX:

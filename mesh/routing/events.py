@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from amistack.framing import Priority
 from amistack.identifiers import Eui64
+from mesh.packet import Packet
 from mesh.security import CountersWanted
 
 
@@ -47,6 +48,13 @@ class ParentChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class GroundChanged:
+    """The way up ends at a root with a connection to the head-end, or does not any more."""
+
+    is_grounded: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RouteChanged:
     """At a root: a node told its parents; put it on disk, tell the head-end."""
 
@@ -58,18 +66,35 @@ class RouteChanged:
 
 @dataclass(frozen=True, slots=True)
 class RouteConfirmed:
-    """At a node: the root says that it knows where we are."""
+    """At a node: the root says that it knows where we are.
+
+    `hops` is how many links its answer crossed, 255 where that is not known.
+    """
 
     path_sequence: int
+    hops: int = 255
 
 
 @dataclass(frozen=True, slots=True)
 class RouteFailed:
-    """At a root: under a source route, `relay` did not get a packet to `neighbour`."""
+    """At a root: under a source route, `relay` did not get a packet to `neighbour`.
+
+    `packet` is the one that was lost, as far as the relay sent it back. `is_unknown`: the relay has
+    no such neighbour, so that nothing was tried.
+    """
 
     relay: int
     neighbour: int
     destination: int
+    packet: Packet | None = None
+    is_unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PacketSent:
+    """The first hop acknowledged a packet that this node sent itself."""
+
+    packet: Packet
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +105,17 @@ class PacketLost:
     kind: int
     payload: bytes
     reason: str
+    attempt: int = 0
 
 
 Event = (
     PacketReceived
     | ParentChanged
+    | GroundChanged
     | RouteChanged
     | RouteConfirmed
     | RouteFailed
+    | PacketSent
     | PacketLost
     | CountersWanted
 )

@@ -8,7 +8,7 @@ from typing import Final
 from amistack.framing import Priority
 from amistack.identifiers import Eui64
 from mesh.packet import Packet
-from mesh.routing.dodag import Act
+from mesh.routing.acts import Act
 
 CONTROL_SIZE: Final = 64
 """About what a control message takes that is made when its turn comes."""
@@ -36,6 +36,7 @@ class Job:
         "is_own",
         "neighbour",
         "packet",
+        "proofs",
         "routes_tried",
         "tried",
         "used_sibling",
@@ -62,6 +63,14 @@ class Job:
         self.tried: set[Eui64] = set()
         self.used_sibling = False
         self.routes_tried = 0
+        self.proofs = 0
+
+    def forget_tries(self) -> None:
+        """It may go to everybody again, but to whom it came from."""
+        self.tried.clear()
+        if self.came_from is not None:
+            self.tried.add(self.came_from)
+        self.used_sibling = False
 
     @property
     def is_unicast(self) -> bool:

@@ -1,10 +1,10 @@
 """One hop: a frame at a time, repeated until it is acknowledged or given up.
 
-In      `begin` with a sealed frame, `frame_sent`, `acknowledged`, `handle_timer`
+In      `begin` with a sealed frame, `frame_sent`, `handle_timer`, `end`
 Out     `octets_to_send`, `deadline`; `begin` and `handle_timer` say what became of a frame
-Limit   one frame in flight; `attempts_max` transmissions of it, as many again that the radio
-        could not make
-Never   chooses whom to send to
+Limit   one frame in flight; `attempts_max` transmissions of it; `blocked_max` times in a row that
+        the radio found no free moment
+Never   chooses whom to send to; takes a busy channel for a neighbour that does not answer
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Hop:
         "attempts",
         "blocked",
         "deadline",
+        "patience",
         "phase",
         "sealed",
     )
@@ -47,13 +48,16 @@ class Hop:
         self.sealed: Sealed | None = None
         self.attempts = 0
         """Transmissions so far."""
+        self.patience = 1.0
+        """By how much longer than usual the pauses are."""
         self.blocked = 0
-        """Times that the radio found no free moment."""
+        """Times in a row that the radio found no free moment."""
         self.deadline = NEVER
 
-    def begin(self, sealed: Sealed) -> None:
+    def begin(self, sealed: Sealed, *, patience: float = 1.0) -> None:
         """That frame is in flight."""
         self.sealed = sealed
+        self.patience = patience
         self.attempts = 0
         self.blocked = 0
         self.phase = Phase.READY
@@ -72,10 +76,12 @@ class Hop:
             return False
         if not was_on_air:
             self.blocked += 1
-            if self.blocked >= self._profile.attempts_max:
+            if self.blocked >= self._profile.blocked_max:
                 return True
-            self._pause(now, self.blocked)
+            # Whoever holds the channel needs it: longer than after a frame that was lost.
+            self._pause(now, self.blocked + 1)
             return False
+        self.blocked = 0
         self.attempts += 1
         if not self.sealed.wants_ack:
             return True
@@ -105,6 +111,6 @@ class Hop:
         self.deadline = NEVER
 
     def _pause(self, now: float, tries: int) -> None:
-        window = self._profile.retry_delay * 2 ** min(tries - 1, 6)
+        window = self.patience * self._profile.retry_delay * 2 ** min(tries - 1, 6)
         self.phase = Phase.PAUSED
         self.deadline = now + window * self._chance.random()

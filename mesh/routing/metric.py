@@ -28,13 +28,35 @@ SAMPLES_MEASURED: Final = 4
 SAMPLES_COUNTED_MAX: Final = 0xFFFF
 FAILURE_PENALTY: Final = 2.0
 """What a frame that nobody acknowledged counts beyond its attempts: they would not have done."""
+PRIOR_FRAMES: Final = 4
+"""As how many frames the strength of what is heard counts: one frame's attempts scatter more."""
 RSSI_ALPHA: Final = 1 / 8
+GUESSES: Final = ((12.0, 1.05), (8.0, 1.2), (5.0, 1.6), (3.0, 2.5))
+"""From so many dB above the sensitivity on, the ETX that a link mostly has where single frames fade
+by 4 dB. Weak ones are heard at their best: what they lost is not in the mean."""
+ETX_GUESSED_MAX: Final = 4.0
+ETX_HOPED: Final = 1.1
+"""The best that is hoped for of a link that nobody has measured."""
+HOPE: Final = 0.4
+"""By how much a figure of few frames may be too bad."""
+STALE_TIME: Final = 1800.0
+"""Seconds after which a figure may have been that of a worse hour."""
 
 
 class LinkMetric:
     """The ETX to one neighbour, and how much it is worth."""
 
-    __slots__ = ("etx", "failures_in_a_row", "frames", "rssi_dbm", "samples", "tried_at")
+    __slots__ = (
+        "etx",
+        "failing_since",
+        "failures_in_a_row",
+        "frames",
+        "guessed",
+        "is_guessed",
+        "rssi_dbm",
+        "samples",
+        "tried_at",
+    )
 
     def __init__(self, *, now: float, rssi_dbm: float | None = None) -> None:
         self.etx = ETX_UNKNOWN
@@ -44,9 +66,14 @@ class LinkMetric:
         """Transmissions that it rests on."""
         self.failures_in_a_row = 0
         """Frames, each with all its attempts, since the last that was acknowledged."""
+        self.failing_since = now
+        """When the first of these was given up."""
         self.tried_at = now
         """When it was tried last; of a new one, when it was first heard."""
         self.rssi_dbm = rssi_dbm
+        self.is_guessed = False
+        self.guessed = ETX_UNKNOWN
+        """What the strength of what is heard would say."""
 
     @property
     def is_measured(self) -> bool:
@@ -62,13 +89,24 @@ class LinkMetric:
                 else self.rssi_dbm + RSSI_ALPHA * (rssi_dbm - self.rssi_dbm)
             )
 
-    def guess(self, margin_db: float | None) -> None:
+    def guess(self, margin_db: float) -> None:
         """Begin where a link with so many dB above the radio's sensitivity mostly stands.
 
-        Nothing happens once a transmission was counted.
+        The figure is that, until a transmission was counted.
         """
-        if self.samples == 0 and margin_db is not None:
-            self.etx = 1.2 if margin_db >= 15 else 1.6 if margin_db >= 9 else 2.5
+        self.is_guessed = True
+        self.guessed = next((etx for least, etx in GUESSES if margin_db >= least), ETX_GUESSED_MAX)
+        if self.samples == 0:
+            self.etx = self.guessed
+
+    def is_doubtful(self, *, now: float) -> bool:
+        """Whether the figure rests on too little, or on a time long ago."""
+        return not self.is_measured or now - self.tried_at >= STALE_TIME
+
+    @property
+    def hoped(self) -> float:
+        """What a doubtful link might be."""
+        return max(min(self.etx - HOPE, self.guessed), ETX_HOPED)
 
     def note_attempts(self, attempts: int, *, is_acknowledged: bool, now: float) -> None:
         """One frame for the neighbour is done with, after `attempts` transmissions."""
@@ -78,10 +116,13 @@ class LinkMetric:
         if is_acknowledged:
             self.failures_in_a_row = 0
         else:
+            if not self.failures_in_a_row:
+                self.failing_since = now
             self.failures_in_a_row += 1
             sample = min(sample + FAILURE_PENALTY, ETX_CAP)
         self.frames = min(self.frames + 1, SAMPLES_COUNTED_MAX)
-        alpha = max(ALPHA, 1 / (self.frames + 1))
+        known = PRIOR_FRAMES if self.is_guessed else 1
+        alpha = max(ALPHA, 1 / (self.frames + known))
         self.etx = min(max(self.etx + alpha * (sample - self.etx), 1.0), ETX_CAP)
         self.samples = min(self.samples + attempts, SAMPLES_COUNTED_MAX)
         self.tried_at = now

@@ -23,10 +23,12 @@ class Neighbour:
 
     __slots__ = (
         "child_until",
+        "denials",
         "denied_until",
         "dtsn",
         "eui",
         "heard_at",
+        "is_grounded",
         "metric",
         "rank",
         "short",
@@ -40,8 +42,11 @@ class Neighbour:
         self.version = -1
         self.dtsn = -1
         self.heard_at = now
+        self.is_grounded = True
         self.metric = LinkMetric(now=now)
         self.denied_until = 0.0
+        self.denials = 0
+        """How often it was denied since it last acknowledged a frame of ours."""
         self.child_until = 0.0
         """Until when we must believe that we are its preferred parent."""
 

@@ -52,7 +52,7 @@ class Parents:
     """MAX_PATH_COST."""
     switch_etx: float = 1.5
     """PARENT_SWITCH_THRESHOLD: how much better another one must be at once."""
-    switch_etx_small: float = 0.75
+    switch_etx_small: float = 0.3
     """How much better it must have been all through `switch_time`."""
     switch_time: float = 600.0
     """Seconds."""
@@ -88,6 +88,9 @@ class Routes:
 
     dao_delay: float = 1.0
     """DAO_DELAY: seconds in which changes gather."""
+    first_spread: float = 25.0
+    """Seconds over which the first DAO of a life is spread, for each ETX of the path; unless the
+    node has something else to say."""
     dao_retry: float = 5.0
     """Seconds to the first repetition; doubled for each next one."""
     dao_tries: int = 4
@@ -101,9 +104,11 @@ class Links:
 
     attempts_max: int = 5
     """Transmissions of one frame to one neighbour."""
+    blocked_max: int = 8
+    """Times in a row that the radio finds no free moment, before another frame is tried."""
     ack_wait: float = 0.06
     """Seconds from the end of a frame to the end of its acknowledgement, at the most."""
-    retry_delay: float = 0.03
+    retry_delay: float = 0.05
     """Seconds: the first random delay before a repetition is up to this; doubled each time."""
     hop_limit: int = 64
     """What a packet starts with; packets from a root have their route's length."""
@@ -155,8 +160,10 @@ class Profile:
             raise ConfigError("dodag.lifetime or lifetime_unit: too large for its field")
         if self.parents.count_max < 1 or self.parents.neighbour_count_max < 2:
             raise ConfigError("parents.count_max or neighbour_count_max: too few")
-        if self.links.attempts_max < 1 or self.links.queue_count_max < 1:
-            raise ConfigError("links.attempts_max or queue_count_max: expected at least 1")
+        if min(self.links.attempts_max, self.links.blocked_max, self.links.queue_count_max) < 1:
+            raise ConfigError(
+                "links.attempts_max, blocked_max or queue_count_max: expected at least 1"
+            )
 
     @property
     def configuration(self) -> Configuration:

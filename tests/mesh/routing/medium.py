@@ -144,12 +144,16 @@ class World:
                 role=Role.COLLECTOR if is_root else Role.METER,
                 **({"dodag_id": DODAG_ID if is_root else None} | more),  # type: ignore[arg-type]
             )
-            self.nodes[short] = node
+            self.nodes[short] = self.wrap(node)
             self._busy[short] = False
             self._wake.pop(short, None)
             self._collect(short)
-            node.start(now=self.now)
+            self.nodes[short].start(now=self.now)
             self.touch(short)
+
+    def wrap(self, node: MeshNode) -> MeshNode:
+        """What stands in the world for a node: in another world something around it."""
+        return node
 
     def kill(self, *shorts: int) -> None:
         for short in shorts:

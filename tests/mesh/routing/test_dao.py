@@ -6,6 +6,8 @@ route is a chain of told parents without a loop, found by an oracle that enumera
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import random
 
 import pytest
@@ -15,14 +17,26 @@ from hypothesis import strategies as st
 from amistack.errors import MeshError
 from mesh.routing.dao import (
     LATER_DELAY,
+    LATER_DELAY_MAX,
     PATH_CONTROLS,
+    PATH_ETX_MAX,
+    QUIET_SHARE,
     STATUS_ACCEPTED,
     STATUS_OLD,
     STATUS_REFUSED,
+    URGENT_DELAY_MAX,
+    URGENT_MEMORY,
     DaoSender,
     RouteTable,
 )
-from mesh.routing.messages import Configuration, Dao, DaoAck, Transit, address_of
+from mesh.routing.messages import (
+    LIFETIME_INFINITE,
+    Configuration,
+    Dao,
+    DaoAck,
+    Transit,
+    address_of,
+)
 from mesh.routing.profile import Routes
 from mesh.routing.trickle import NEVER
 
@@ -225,7 +239,7 @@ def test_a_route_is_a_chain_of_told_parents_and_found_whenever_there_is_one(
 
 
 def test_a_dao_is_repeated_with_the_same_path_sequence_then_seldom() -> None:
-    sender = DaoSender(Routes(), random.Random(1), path_sequence=None)
+    sender = DaoSender(Routes(first_spread=0.0), random.Random(1), path_sequence=None)
     sender.change(now=0.0, is_urgent=True)
     assert sender.deadline <= Routes().dao_delay
     told = []
@@ -266,3 +280,77 @@ def test_an_accepted_dao_is_told_again_well_within_its_lifetime() -> None:
         assert 300.0 < sender.deadline < 700.0
     sender.stop()
     assert sender.deadline == NEVER
+
+
+def first_due(path_etx: float, *, is_crowded: bool) -> list[float]:
+    """When the first DAO of a life is due, of many nodes that joined at 0."""
+    found = []
+    for seed in range(200):
+        sender = DaoSender(ROUTES, random.Random(seed), path_sequence=None)
+        sender.change(now=0.0, is_urgent=True, path_etx=path_etx, is_crowded=is_crowded)
+        found.append(sender.deadline)
+    return found
+
+
+ROUTES = Routes(dao_delay=3.0, first_spread=40.0)
+
+
+@pytest.mark.parametrize("path_etx", [1.0, 2.0, 6.0])
+def test_in_a_crowd_those_near_the_root_speak_first(path_etx: float) -> None:
+    due = first_due(path_etx, is_crowded=True)
+    begin = 40.0 * (path_etx - 1.0)
+    assert begin <= min(due) <= begin + 8.0
+    assert begin + 36.0 <= max(due) <= begin + 40.0
+
+
+def test_a_node_alone_speaks_sooner_and_nobody_waits_for_ever() -> None:
+    assert max(first_due(6.0, is_crowded=False)) <= 40.0 * 6.0 * QUIET_SHARE
+    assert max(first_due(500.0, is_crowded=True)) <= 40.0 * PATH_ETX_MAX
+
+
+def test_the_first_dao_keeps_its_time_when_the_crowd_falls_silent() -> None:
+    sender = DaoSender(ROUTES, random.Random(1), path_sequence=None)
+    sender.change(now=0.0, is_urgent=True, path_etx=6.0, is_crowded=True)
+    due = sender.deadline
+    sender.change(now=100.0, is_urgent=False, path_etx=6.0, is_crowded=False)
+    assert sender.deadline == due
+    # Nearer to the root than it thought at first: sooner, but still in its turn.
+    sender.change(now=101.0, is_urgent=True, path_etx=4.0, is_crowded=False)
+    assert sender.deadline == pytest.approx(due - 80.0)
+
+
+def test_who_has_something_to_say_does_not_wait_for_its_turn() -> None:
+    sender = DaoSender(ROUTES, random.Random(1), path_sequence=None)
+    sender.hurry(now=0.0)
+    assert sender.deadline == NEVER
+    sender.change(now=1.0, is_urgent=True, path_etx=9.0, is_crowded=True)
+    assert sender.deadline > 300.0
+    sender.hurry(now=2.0)
+    assert sender.deadline <= 2.0 + ROUTES.dao_delay
+
+
+@pytest.mark.parametrize(
+    ("is_urgent", "first", "longest"),
+    [(True, 1.0, URGENT_DELAY_MAX), (False, LATER_DELAY, LATER_DELAY_MAX)],
+)
+def test_who_changes_parents_all_the_time_tells_so_ever_more_seldom(
+    is_urgent: bool, first: float, longest: float
+) -> None:
+    sender = DaoSender(Routes(first_spread=0.0), random.Random(1), path_sequence=None)
+    for_ever = dataclasses.replace(CONFIGURATION, lifetime=LIFETIME_INFINITE)
+    now, waits = 0.0, []
+    for _ in range(16):
+        sender.change(now=now, is_urgent=is_urgent)
+        waits.append(sender.deadline - now)
+        now = sender.deadline
+        told = sender.make(PREFIX, 2, (1,), 12)
+        sender.sent(now=now)
+        assert sender.hear_ack(DaoAck(0, told.sequence), for_ever, now=now)
+    assert first / 2 <= waits[0] <= first
+    assert longest / 2 <= waits[-1] <= longest
+    assert all(after <= 4.0 * before + 1.0 for before, after in itertools.pairwise(waits))
+    # After a quiet time the first change is told soon again.
+    now += max(URGENT_MEMORY, 2 * LATER_DELAY_MAX) + 1.0
+    sender.stop()
+    sender.change(now=now, is_urgent=is_urgent)
+    assert sender.deadline - now <= first

@@ -11,8 +11,10 @@ import random
 import pytest
 
 from amistack.identifiers import Eui64
-from mesh.routing.dodag import Act, Dodag, State
+from mesh.routing.dodag import UPKEEP_INTERVAL, Act, Dodag, State
 from mesh.routing.messages import INFINITE_RANK, Dio, Dis
+from mesh.routing.metric import SAMPLES_MEASURED
+from mesh.routing.parents import DEAF_PATIENCE, DENY_FIRST, PARENT_PATIENCE
 from mesh.routing.profile import load_profile
 from tests.mesh.routing.medium import DODAG_ID, eui
 
@@ -73,9 +75,10 @@ class Place:
         row = self.dodag.preferred
         return None if row is None else row.eui
 
-    def fail(self, who: Eui64) -> None:
+    def fail(self, who: Eui64, seconds: float = 24.0) -> None:
         for _ in range(8):
             self.answer(who, Act.PROBE, is_acknowledged=False)
+            self.wait(seconds / 8)
 
 
 @pytest.fixture
@@ -175,7 +178,11 @@ def test_a_slightly_better_parent_needs_time_a_much_better_one_none(place: Place
     place.asked()
     place.hear(X, NEAR + 2 * UNIT - 1)
     assert (Act.REGISTER, X) not in place.asked()
+    # One that was only heard is tried before anything is left for it.
     place.hear(Y, UNIT)
+    assert (Act.REGISTER, Y) not in place.asked()
+    for _ in range(SAMPLES_MEASURED):
+        place.answer(Y, Act.PROBE)
     assert (Act.REGISTER, Y) in place.asked()
 
 
@@ -190,9 +197,99 @@ def test_an_older_version_is_nobodys_parent_and_a_newer_one_takes_us_along(place
     assert place.dodag.preferred is not None
 
 
-def test_the_last_parent_is_not_given_up_as_fast_as_one_of_two(place: Place) -> None:
-    for _ in range(PROFILE.parents.failures_max):
+def test_the_last_parent_is_given_up_after_some_time_and_never_sooner(place: Place) -> None:
+    place.fail(P, PARENT_PATIENCE - 1.0)
+    assert place.parent() == P
+    place.wait(2.0)
+    place.answer(P, Act.PROBE, is_acknowledged=False)
+    assert place.parent() is None
+
+
+def test_a_parent_that_is_heard_is_given_up_later(place: Place) -> None:
+    for _ in range(9):
         place.answer(P, Act.PROBE, is_acknowledged=False)
-    assert place.dodag.preferred is not None
-    place.fail(P)
-    assert place.dodag.preferred is None
+        place.wait((DEAF_PATIENCE - 2.0) / 9)
+        place.hear(P, NEAR)
+    assert place.parent() == P
+    place.wait(3.0)
+    place.answer(P, Act.PROBE, is_acknowledged=False)
+    assert place.parent() is None
+
+
+def test_a_busy_channel_kills_no_parent_and_denies_nobody(place: Place) -> None:
+    place.hear(X, NEAR)
+    place.asked()
+    for _ in range(100):
+        place.dodag.note_attempts(P, 0, Act.PROBE, is_acknowledged=False, now=place.now)
+        place.wait(1.0)
+    assert place.parent() == P
+    assert place.dodag.counters["neighbour denied"] == 0
+    assert all(row.metric.failures_in_a_row == 0 for row in place.dodag.neighbours)
+
+
+def test_a_parent_that_fails_while_another_acknowledges_is_left_for_it(place: Place) -> None:
+    place.hear(X, NEAR)
+    place.asked()
+    place.answer(P, Act.PROBE, is_acknowledged=False)
+    assert (Act.REGISTER, X) not in place.asked()
+    place.answer(P, Act.PROBE, is_acknowledged=False)
+    assert (Act.REGISTER, X) in place.asked()
+    # Nothing is known of the channel yet: P stays until X answers.
+    assert place.parent() == P
+    place.answer(X, Act.REGISTER)
+    assert place.parent() == X
+
+
+def test_when_nobody_acknowledges_the_parent_stays_and_is_tried_again(place: Place) -> None:
+    place.hear(X, NEAR)
+    for _ in range(2):
+        place.answer(P, Act.PROBE, is_acknowledged=False)
+    place.answer(X, Act.REGISTER, is_acknowledged=False)
+    place.asked()
+    assert place.parent() == P
+    place.wait(6.0)
+    assert (Act.PROBE, P) in place.asked()
+    place.answer(P, Act.PROBE)
+    place.wait(30.0)
+    assert place.parent() == P
+    assert place.dodag.counters["detached"] == 1  # When it started.
+
+
+def test_who_is_denied_again_and_again_is_denied_longer(place: Place) -> None:
+    waits = []
+    place.hear(X, NEAR)
+    row = place.dodag.neighbours.get(X)
+    assert row is not None
+    for _ in range(8):
+        for _ in range(2):
+            place.answer(X, Act.PROBE, is_acknowledged=False)
+        waits.append(row.denied_until - place.now)
+        place.wait(max(waits[-1], 0.0) + UPKEEP_INTERVAL)
+    assert waits[0] == pytest.approx(DENY_FIRST)
+    assert max(waits) == PROFILE.parents.deny_time
+    place.answer(X, Act.PROBE)
+    assert row.denials == 0
+
+
+def test_a_parent_that_is_heard_is_not_dead_because_others_acknowledge(place: Place) -> None:
+    place.dodag.note_child(C, 12, FAR, now=place.now)
+    for _ in range(4):
+        place.answer(P, Act.PROBE, is_acknowledged=False)
+        place.wait(1.0)
+        place.hear(P, NEAR)
+        place.answer(C, Act.POISON)
+    assert place.parent() == P
+    assert place.dodag.counters["parent failed"] == 0
+
+
+def test_a_silent_parent_is_dead_when_others_acknowledge(place: Place) -> None:
+    place.dodag.note_child(C, 12, FAR, now=place.now)
+    for _ in range(10):
+        place.answer(P, Act.PROBE)
+    place.wait(1.0)
+    place.answer(P, Act.PROBE, is_acknowledged=False)
+    place.wait(1.0)
+    place.answer(C, Act.DIO_TO)
+    assert place.parent() == P
+    place.answer(P, Act.PROBE, is_acknowledged=False)
+    assert place.parent() is None

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.routing.metric import ETX_CAP, ETX_UNKNOWN, LinkMetric
+from mesh.routing.metric import (
+    ETX_CAP,
+    ETX_HOPED,
+    ETX_UNKNOWN,
+    SAMPLES_MEASURED,
+    STALE_TIME,
+    LinkMetric,
+)
 
 
 @settings(deadline=None)
@@ -71,3 +78,44 @@ def test_it_is_due_when_nobody_tried_it_for_long() -> None:
     assert metric.is_due(1500.0, now=1500.0)
     metric.note_attempts(1, is_acknowledged=False, now=1500.0)
     assert not metric.is_due(1500.0, now=1600.0)
+
+
+def test_a_strength_that_was_heard_weighs_as_several_frames() -> None:
+    heard, unheard = LinkMetric(now=0.0), LinkMetric(now=0.0)
+    heard.guess(20.0)
+    for metric in (heard, unheard):
+        metric.note_attempts(5, is_acknowledged=True, now=1.0)
+    assert heard.etx < 2.0
+    assert unheard.etx > 3.0
+    # In the end only what was measured counts.
+    for _ in range(200):
+        heard.note_attempts(5, is_acknowledged=True, now=2.0)
+    assert heard.etx > 4.9
+
+
+@pytest.mark.parametrize(("margin", "better"), [(12.0, 11.9), (8.0, 7.9), (5.0, 4.9), (3.0, 2.9)])
+def test_a_stronger_neighbour_is_never_guessed_worse(margin: float, better: float) -> None:
+    strong, weak = LinkMetric(now=0.0), LinkMetric(now=0.0)
+    strong.guess(margin)
+    weak.guess(better)
+    assert strong.etx < weak.etx
+
+
+def test_an_old_figure_is_in_doubt_and_hope_never_exceeds_what_is_heard() -> None:
+    metric = LinkMetric(now=0.0)
+    metric.guess(6.0)
+    for _ in range(SAMPLES_MEASURED):
+        metric.note_attempts(4, is_acknowledged=True, now=1.0)
+    assert not metric.is_doubtful(now=STALE_TIME)
+    assert metric.is_doubtful(now=STALE_TIME + 1.0)
+    assert ETX_HOPED <= metric.hoped <= metric.guessed < metric.etx
+
+
+def test_failures_in_a_row_remember_when_they_began() -> None:
+    metric = LinkMetric(now=0.0)
+    for now in (5.0, 6.0, 7.0):
+        metric.note_attempts(5, is_acknowledged=False, now=now)
+    assert (metric.failures_in_a_row, metric.failing_since) == (3, 5.0)
+    metric.note_attempts(1, is_acknowledged=True, now=8.0)
+    metric.note_attempts(5, is_acknowledged=False, now=9.0)
+    assert (metric.failures_in_a_row, metric.failing_since) == (1, 9.0)

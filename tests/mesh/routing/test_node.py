@@ -23,7 +23,7 @@ from mesh.routing.events import RouteConfirmed, RouteFailed
 from mesh.routing.messages import INFINITE_RANK, Dao, Dio, Transit, address_of
 from mesh.routing.node import WAITING_COUNT_MAX, MeshNode
 from mesh.security import Seal
-from tests.mesh.routing.medium import DODAG_ID, KEY, QuickCipher, World, eui
+from tests.mesh.routing.medium import DODAG_ID, KEY, QuickCipher, World, eui, short_of
 
 
 def formed(world: World, seconds: float = 90.0) -> World:
@@ -85,14 +85,23 @@ def test_a_lossy_grid_forms_and_loses_nothing(seed: int) -> None:
 
 
 def test_the_parent_set_lies_below_and_is_tried() -> None:
-    world = formed(World(3, profile="rfc8036").grid(4, 4, 0.95, 0.7))
+    world = formed(World(3, profile="rfc8036").grid(4, 4, 0.95, 0.7), 900.0)
     world.run(4000.0)
-    sets = [node.dodag.parents for short, node in world.nodes.items() if short > 1]
-    assert sum(len(parents) >= 2 for parents in sets) >= 10
-    for node in world.nodes.values():
+    full = missed = 0
+    for short, node in world.nodes.items():
+        below = [other for other in world.hearers[short] if world.nodes[other].rank < node.rank]
+        rows = [node.dodag.neighbours.get(eui(other)) for other in below]
+        # Who came up through us in the last two hours is none, whatever its rank; nor one whose
+        # last word was of a higher rank.
+        fit = [row for row in rows if row and row.child_until <= world.now and row.rank < node.rank]
+        full += short > 1 and len(node.dodag.parents) >= min(len(fit), 3)
+        missed += None in rows and len(node.dodag.parents) < 3
         for row in node.dodag.parents:
             assert row.rank < node.rank
             assert world.now - row.metric.tried_at <= 1800.0
+    assert full == 15
+    # A proof that is lost is asked for again with the next DIO, which may be an hour away.
+    assert missed <= 1
 
 
 def test_paths_are_short_once_links_were_tried() -> None:
@@ -124,7 +133,52 @@ def test_a_node_that_is_not_fresh_is_asked_before_its_control_counts() -> None:
     assert not world.orphans()
 
 
+def test_what_a_proof_was_asked_for_is_said_anew_and_counts_at_once() -> None:
+    # The same octets again would be older than the proof, and refused.
+    world = World(24).line(3)
+    world.start()
+    world.run(6.0, until=lambda: not world.orphans())
+    assert not world.orphans()
+    counters = world.counters()
+    assert counters["not taken"] >= 1
+    assert counters["replayed"] == counters["hop failed"] == counters["neighbour denied"] == 0
+
+
+def test_a_root_answers_a_dao_once_it_knows_the_way() -> None:
+    world = formed(World(25).line(2))
+    root = world.nodes[1]
+    own, above, below = (address_of(DODAG_ID, short) for short in (2, 8, 9))
+    daos = [
+        (9, Dao(0, 1, below, (Transit(above, 20, 12),))),
+        (8, Dao(0, 1, above, (Transit(own, 20, 12),))),
+    ]
+    waiting = []
+    for number, (source, dao) in enumerate(daos):
+        packet = replace(control(source, ROOT, dao.encode(), 9), rpl=RplMark(900))
+        root.receive_frame(frame_of(2, packet, 1, 9_000_000 + 100 * number), now=world.now)
+        waiting.append(root.queue_length)
+    assert waiting[1] - waiting[0] == 2
+    assert root.counters["no route for an answer"] == 1
+
+
 # Repair
+
+
+def test_a_packet_goes_to_one_sibling_and_then_waits_for_a_way() -> None:
+    # A second hop that leads no nearer to the root would be its end.
+    world = formed(World(26).grid(3, 3, 1.0, 1.0))
+    node = world.nodes[9]
+    parents = [short_of(eui_) for eui_ in node.parent_set]
+    for short in parents:
+        world.kill(short)
+    mark = RplMark(node.rank + 200, has_rank_error=True)
+    packet = Packet(PacketKind.COAP, Priority.SCHEDULED, ShortAddress(77), ROOT, b"late", 9, mark)
+    child = next(row.short for row in node.dodag.neighbours if row.short not in parents)
+    node.receive_frame(frame_of(child, packet, 9, 9_500_000), now=world.now)
+    world.touch(9)
+    world.run(3.0)
+    assert node.counters["sent to a sibling"] == 0
+    assert world.counters()["dropped: loop"] == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -345,14 +399,22 @@ def test_whoever_asks_for_routes_gets_them_from_all() -> None:
 def test_a_flood_reaches_everybody_once_and_few_repeat_it() -> None:
     world = formed(World(14).grid(6, 6, 0.9, 0.8))
     world.run(120.0)
-    frames = world.frames
+    copies = 0
+
+    def watch(now: float, short: int, octets: bytes) -> bytes:
+        nonlocal copies
+        copies += b"all" in octets  # QuickCipher hides nothing.
+        return octets
+
+    world.watch = watch
     world.nodes[1].broadcast(b"all", priority=Priority.FIRMWARE, now=world.now)
     world.touch(1)
     world.run(8.0)
     reached = [at for _, at, event in world.received if event.payload == b"all"]
     assert len(reached) == len(set(reached))
     assert len(reached) >= 34
-    assert world.frames - frames < 36 * 3
+    # The origin and each node at most twice (`repeats`); who hears three copies says none.
+    assert 1 < copies <= 36 * world.profile.flood.repeats
 
 
 def test_a_flood_for_a_subtree_reaches_those_below_alone() -> None:
@@ -381,6 +443,28 @@ def test_queues_have_bounds_and_say_so() -> None:
     assert node.queue_length <= WAITING_COUNT_MAX + 8 * 32
     world.run(600.0)
     assert node.queue_length == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "priority", "is_taken"),
+    [
+        (PacketKind.RPL, Priority.CONTROL, True),
+        (PacketKind.COAP, Priority.SCHEDULED, False),
+    ],
+)
+def test_a_full_relay_looks_dead_to_nobody_for_control(
+    kind: PacketKind, priority: Priority, is_taken: bool
+) -> None:
+    world = formed(World(27).line(4))
+    node = world.nodes[3]
+    for _ in range(world.profile.links.queue_count_max):
+        node.send(b"x", priority=priority, now=world.now)
+    packet = Packet(kind, priority, ShortAddress(9), ROOT, b"one more", 9, RplMark(60_000))
+    node.receive_frame(frame_of(4, packet, 3, 9_700_000), now=world.now)
+    frame = node.frame_to_send(now=world.now)
+    assert frame is not None
+    assert frame.is_ack is is_taken
+    assert node.counters["queue full"] == 1
 
 
 def test_an_alarm_overtakes_what_waits() -> None:
@@ -539,7 +623,7 @@ def test_one_seed_is_one_history() -> None:
 
 
 def test_a_quiet_network_says_little() -> None:
-    world = formed(World(23, profile="rfc8036").grid(4, 4, 0.95, 0.7))
+    world = formed(World(23, profile="rfc8036").grid(4, 4, 0.95, 0.7), 900.0)
     world.run(7200.0)
     frames = world.frames
     world.run(24 * 3600.0)

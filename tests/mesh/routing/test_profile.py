@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from amistack.errors import ConfigError
+from amistack.identifiers import Eui64
+from mesh.routing.neighbours import Neighbour
+from mesh.routing.place import Place
 from mesh.routing.profile import NAMES, Profile, load_profile
 
 
@@ -67,3 +70,23 @@ def test_an_own_profile_is_the_default_but_for_what_it_says(tmp_path: Path) -> N
     assert load_profile(path).dodag == Profile().dodag
     with pytest.raises(ConfigError, match="no profile"):
         load_profile("nobody")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_every_profile_etx_one_adds_exactly_min_hop_rank_increase(name: str) -> None:
+    profile = load_profile(name)
+    place = Place(profile, dodag_id=None, root_version=None, dtsn=0)
+    row = Neighbour(Eui64(bytes(8)), 1, now=0.0)
+    row.rank = unit = profile.dodag.hop_rank_increase_min
+    for etx, hops in ((1.0, 2), (2.0, 3), (4.0, 5)):
+        row.metric.etx = etx
+        assert place.path_rank(row) == hops * unit
+    # A path of the longest ETX that is allowed must be a rank, and fewer than no rank at all.
+    assert profile.parents.path_etx_max * unit < 0xFFFF
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rank_may_rise_by_a_few_hops_and_no_more(name: str) -> None:
+    dodag = load_profile(name).dodag
+    # RFC 8036 section 7.4 has four hops in its example; a hop over a middling link is ETX 2.
+    assert 4 <= dodag.rank_increase_max / dodag.hop_rank_increase_min <= 16

@@ -1,0 +1,136 @@
+"""When a node says where it stands: by Trickle, to who needs it, and at once that it has no way.
+
+Spec    RFC 6206 (Trickle), RFC 6550 sections 8.3 (DIO) and 8.2.2.5 (poisoning)
+In      what was heard that agrees, asks or differs; `poison`; `handle_timer`
+Out     DIOs in the actions of the place; `deadline`
+Limit   one answer to a neighbour in REPLY_INTERVAL, one reset for the sake of others in
+        RESET_INTERVAL
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from amistack.identifiers import Eui64
+from mesh.routing.acts import Act, State
+from mesh.routing.place import Place
+from mesh.routing.trickle import NEVER, Trickle
+
+REPLY_INTERVAL: Final = 2.0
+"""Seconds between two unsolicited answers to one neighbour."""
+RESET_INTERVAL: Final = 8.0
+"""Seconds between two resets of Trickle because somebody asks, needs us, or is mistaken."""
+POISON_SPACING: Final = 0.15
+"""Seconds between repetitions of a poison for everybody."""
+
+
+class Advertiser:
+    """What one node says of its place, unasked."""
+
+    __slots__ = (
+        "_chance",
+        "_place",
+        "_poison_at",
+        "_poisons_left",
+        "_rank_told",
+        "_replied",
+        "_reset_on_request_at",
+        "_trickle",
+    )
+
+    def __init__(self, place: Place, chance: random.Random) -> None:
+        self._place = place
+        self._chance = chance
+        self._trickle = self._make_trickle()
+        self._rank_told = place.rank
+        self._poisons_left = 0
+        self._poison_at = NEVER
+        self._replied: dict[Eui64, float] = {}
+        self._reset_on_request_at = -NEVER
+
+    @property
+    def deadline(self) -> float:
+        """When `handle_timer` has something to do."""
+        return min(self._trickle.deadline, self._poison_at)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it says anything by itself."""
+        return self._trickle.is_running
+
+    def begin(self, *, now: float) -> None:
+        """Something is new that all shall hear soon."""
+        self._trickle.start(now=now)
+
+    def stop(self) -> None:
+        """There is nothing to say."""
+        self._trickle.stop()
+
+    def configure(self, *, now: float) -> None:
+        """The root's figures changed."""
+        is_running = self._trickle.is_running
+        self._trickle = self._make_trickle()
+        if is_running:
+            self._trickle.start(now=now)
+
+    def hear_consistent(self) -> None:
+        """Somebody says what we would."""
+        self._trickle.hear_consistent()
+
+    def hear_request(self, now: float) -> None:
+        """Somebody should hear a DIO of ours soon; a storm of such wishes is one."""
+        if self._place.state is State.DETACHED or now - self._reset_on_request_at < RESET_INTERVAL:
+            return
+        self._reset_on_request_at = now
+        self._trickle.hear_inconsistent(now=now)
+
+    def answer(self, neighbour: Eui64, now: float) -> None:
+        """That neighbour should hear where we stand: not too often."""
+        if now - self._replied.get(neighbour, -NEVER) < REPLY_INTERVAL:
+            return
+        if len(self._replied) > self._place.profile.parents.neighbour_count_max:
+            self._replied.clear()
+        self._replied[neighbour] = now
+        self._place.ask(Act.DIO_TO, neighbour)
+
+    def note_rank(self, now: float) -> None:
+        """Our rank may have moved: all shall hear soon if it did by much."""
+        if abs(self._place.rank - self._rank_told) >= 2 * self._place.unit:
+            self._rank_told = self._place.rank
+            self._trickle.hear_inconsistent(now=now)
+
+    def poison(self, now: float) -> None:
+        """Say at once, and again, that we have no way."""
+        self._trickle.stop()
+        self._poisons_left = self._place.profile.repair.poison_count
+        self._poison_at = now
+
+    def end_poison(self) -> None:
+        """We have a way."""
+        self._poisons_left = 0
+        self._poison_at = NEVER
+
+    def handle_timer(self, *, now: float) -> None:
+        """Say what is due."""
+        if self._trickle.deadline <= now and self._trickle.handle_timer(now=now):
+            self._rank_told = self._place.rank
+            self._place.ask(Act.DIO)
+        if self._poison_at > now:
+            return
+        if self._place.pending is not None:
+            # What is said while a parent is asked must not take the question back.
+            self._poison_at = now + POISON_SPACING
+            return
+        self._poisons_left -= 1
+        self._poison_at = now + POISON_SPACING if self._poisons_left > 0 else NEVER
+        self._place.ask(Act.DIO)
+
+    def _make_trickle(self) -> Trickle:
+        configuration = self._place.configuration
+        return Trickle(
+            2**configuration.interval_min / 1000.0,
+            configuration.interval_doublings,
+            configuration.redundancy,
+            self._chance,
+        )

@@ -1,0 +1,176 @@
+"""DIO and DIS between neighbours, and who must prove to be there before they count.
+
+Spec    RFC 6550 sections 6.2, 6.3, 8; docs/protocol/mesh.md, "Replay and freshness"
+In      `take` what came in a frame, `answer_challenge`
+Out     `packet_of` a job that says something about us, as of now; proofs into the outbox
+Never   lets an unproven neighbour's control count
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from amistack.errors import MeshError, SequenceExhausted
+from amistack.identifiers import Eui64
+from mesh.packet import BROADCAST, NO_ADDRESS, Packet, RplMark, ShortAddress
+from mesh.routing.acts import Act
+from mesh.routing.core import Core
+from mesh.routing.events import Outgoing
+from mesh.routing.jobs import Job
+from mesh.routing.messages import INFINITE_RANK, Code, Dio, Dis, decode
+from mesh.routing.outbox import Outbox
+from mesh.security import Challenged, Received
+
+_DIS: Final = bytes((Code.DIS,))
+_DIO: Final = bytes((Code.DIO,))
+_NO_RANK: Final = INFINITE_RANK.to_bytes(2, "big")
+ASK_COUNT: Final = 4
+"""Of those who hear a solicitation of a stranger, about so many ask it for a proof."""
+ASK_INTERVAL: Final = 5.0
+ASK_INTERVAL_DETACHED: Final = 0.3
+"""Seconds from one proof asked for, of who did not speak to us alone, to the next."""
+
+
+def _says_need(payload: bytes) -> bool:
+    """Whether a message to all is a DIS, or a DIO with a rank without end (bytes 2 and 3 of it)."""
+    return payload[:1] == _DIS or (payload[:1] == _DIO and payload[3:5] == _NO_RANK)
+
+
+class LinkControl:
+    """What one node says to its neighbours about the tree, and hears of them."""
+
+    __slots__ = ("_ask_at", "_core", "_outbox")
+
+    def __init__(self, core: Core, outbox: Outbox) -> None:
+        self._core = core
+        self._outbox = outbox
+        self._ask_at = 0.0
+
+    def packet_of(self, job: Job) -> Packet | None:
+        """What the job's act says; None if there is nothing to say any more."""
+        core = self._core
+        if job.act is Act.DIS:
+            return core.control(Dis().encode(), BROADCAST)
+        dio = core.dodag.dio()
+        if dio is None:
+            # A node that just started knows no DODAG: that it asks says as much.
+            is_poison = job.act is Act.POISON
+            return core.control(Dis().encode(), NO_ADDRESS) if is_poison else None
+        if job.act is Act.DIO:
+            return core.control(dio.encode(), BROADCAST)
+        row = None if job.neighbour is None else core.dodag.neighbours.get(job.neighbour)
+        if row is None:
+            return None
+        if job.act is not Act.DIO_TO:
+            dio = replace(dio, configuration=None)
+        mark = RplMark(core.dodag.rank) if job.act is Act.REGISTER else None
+        return core.control(dio.encode(), ShortAddress(row.short), mark)
+
+    def is_link_local(self, packet: Packet) -> bool:
+        """Whether it is between us and the neighbour alone."""
+        # To NO_ADDRESS goes what the sender knows only the EUI-64 of.
+        return (
+            packet.hop_limit <= 1
+            and packet.destination in (BROADCAST, NO_ADDRESS, self._core.short)
+            and packet.route is None
+        )
+
+    def take(self, packet: Packet, heard: Received, rssi_dbm: float | None, now: float) -> bool:
+        """DIO and DIS, of proven neighbours alone. With False it is not acknowledged."""
+        core = self._core
+        if packet.source == core.short:
+            core.counters["address used twice"] += 1
+            return True
+        if heard.is_broadcast and _says_need(packet.payload):
+            core.dodag.hear_need(now)
+        if not heard.is_fresh:
+            core.counters["unproven neighbour"] += 1
+            if heard.wants_ack or self._is_worth_asking(packet, heard, now):
+                self._challenge(heard.source, now)
+            # A parent that is asked must not say yes to who may be a recording.
+            return not heard.wants_ack
+        try:
+            message = decode(packet.payload)
+        except MeshError as error:
+            core.counters[f"control: {error.reason}"] += 1
+            return True
+        # A DIO that comes with a proof was asked for: it wants no answer.
+        is_for_us = heard.wants_ack
+        if isinstance(message, Dio):
+            core.dodag.hear_dio(
+                heard.source,
+                packet.source,
+                message,
+                now=now,
+                is_for_us=is_for_us,
+                rssi_dbm=rssi_dbm,
+            )
+            if is_for_us and packet.rpl is not None:
+                return core.dodag.note_child(heard.source, packet.source, message.rank, now=now)
+        elif isinstance(message, Dis):
+            core.dodag.hear_dis(heard.source, message, now=now, is_for_us=is_for_us)
+        else:
+            core.counters["control: not for a link"] += 1
+        return True
+
+    def take_bare_proof(self, heard: Received, now: float) -> None:
+        """A proof with nothing behind it: its sender knows no DODAG at all."""
+        self._core.dodag.hear_dis(heard.source, Dis(), now=now, is_for_us=False)
+
+    def answer_challenge(self, heard: Challenged, now: float) -> None:
+        """Somebody asks whether we are there: with the proof goes what it is likely to want."""
+        core = self._core
+        if not self._outbox.can_answer:
+            return
+        dio = core.dodag.dio()
+        body = b"" if dio is None else core.control(dio.encode(), BROADCAST).encode()
+        try:
+            sealed = core.seal.answer(heard, body, now=now)
+        except SequenceExhausted:
+            core.counters["no frame counter"] += 1
+            return
+        if sealed is not None:
+            self._outbox.answer(Outgoing(heard.source, sealed.octets, 0, wants_ack=False))
+
+    def _challenge(self, neighbour: Eui64, now: float) -> None:
+        core = self._core
+        try:
+            sealed = core.seal.challenge(neighbour, now=now)
+        except SequenceExhausted:
+            core.counters["no frame counter"] += 1
+            return
+        if sealed is not None:
+            self._outbox.answer(Outgoing(neighbour, sealed.octets, 0, wants_ack=False))
+
+    def _is_worth_asking(self, packet: Packet, heard: Received, now: float) -> bool:
+        """Whether who says that to all shall prove itself: not everybody whom we ever hear.
+
+        In a street that has its power back hundreds know nobody; most of them need nobody of us.
+        """
+        if now < self._ask_at:
+            return False
+        dodag = self._core.dodag
+        if packet.payload[:1] == _DIS:
+            # Some of those that can help are enough.
+            dice = self._core.chance.random()
+            is_worth = dodag.is_joined and dice * len(dodag.neighbours) < ASK_COUNT
+        elif dodag.is_parent(heard.source):
+            is_worth = True
+        else:
+            try:
+                message = decode(packet.payload)
+            except MeshError:
+                return False
+            is_worth = (
+                isinstance(message, Dio)
+                and message.rank < INFINITE_RANK
+                and (
+                    dodag.has_use_for(message.rank, now)
+                    or message.version != dodag.version
+                    or (message.is_grounded and not dodag.is_grounded)
+                )
+            )
+        if is_worth:
+            self._ask_at = now + (ASK_INTERVAL if dodag.is_joined else ASK_INTERVAL_DETACHED)
+        return is_worth

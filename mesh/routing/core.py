@@ -1,0 +1,109 @@
+"""What the parts of one node share: who it is, where it stands, what it counts and tells.
+
+In      `tell_outcome` of every frame that was for one neighbour
+Limit   EVENT_COUNT_MAX events until they are fetched
+Never   sends anything
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from typing import Final
+
+from amistack.framing import Priority
+from amistack.identifiers import Eui64
+from mesh.packet import Packet, PacketKind, RplMark, ShortAddress
+from mesh.routing.acts import Act
+from mesh.routing.dao import DaoSender, RouteTable
+from mesh.routing.dodag import Dodag
+from mesh.routing.events import Event, PacketLost, PacketSent
+from mesh.routing.jobs import Job
+from mesh.routing.long import LongPackets
+from mesh.routing.profile import Profile
+from mesh.security import Seal
+
+EVENT_COUNT_MAX: Final = 1024
+
+
+class Core:
+    """One node's identity and state. `routes` is a root's alone."""
+
+    __slots__ = (
+        "chance",
+        "counters",
+        "dao",
+        "dodag",
+        "events",
+        "long",
+        "own",
+        "profile",
+        "routes",
+        "seal",
+        "short",
+    )
+
+    def __init__(
+        self,
+        own: Eui64,
+        short: ShortAddress,
+        seal: Seal,
+        profile: Profile,
+        chance: random.Random,
+        *,
+        dodag: Dodag,
+        dao: DaoSender,
+        routes: RouteTable | None,
+    ) -> None:
+        self.own = own
+        self.short = short
+        self.seal = seal
+        self.profile = profile
+        self.chance = chance
+        self.dodag = dodag
+        self.dao = dao
+        self.routes = routes
+        self.counters: Counter[str] = Counter()
+        self.events: deque[Event] = deque(maxlen=EVENT_COUNT_MAX)
+        self.long: LongPackets | None = None
+
+    def control(
+        self, body: bytes, destination: ShortAddress, mark: RplMark | None = None
+    ) -> Packet:
+        """A control message for a neighbour, or for all of them."""
+        return Packet(PacketKind.RPL, Priority.CONTROL, self.short, destination, body, 1, mark)
+
+    def parents_to_tell(self) -> tuple[int, ...]:
+        """Those whose link was tried: nobody shall come down a link that was only heard."""
+        dodag = self.dodag
+        return tuple(
+            row.short for row in dodag.parents if row is dodag.preferred or row.metric.samples > 0
+        )
+
+    def tell_outcome(self, job: Job, attempts: int, now: float, *, is_acknowledged: bool) -> None:
+        """A frame for one neighbour is done with: the tree learns how, and whoever sent it."""
+        if is_acknowledged and job.is_own and job.packet is not None:
+            self.events.append(PacketSent(job.packet))
+        if job.neighbour is None:
+            return
+        self.dodag.note_attempts(
+            job.neighbour, attempts, job.act, is_acknowledged=is_acknowledged, now=now
+        )
+        if job.act is Act.PROBE and set(self.parents_to_tell()) - set(self.dao.told):
+            self.tell_root(now, is_urgent=False)
+
+    def tell_root(self, now: float, *, is_urgent: bool) -> None:
+        """Our parents are others: a DAO is due."""
+        path_etx = self.dodag.rank / self.dodag.configuration.hop_rank_increase_min - 1.0
+        is_crowded = self.dodag.is_crowded(now)
+        self.dao.change(now=now, is_urgent=is_urgent, path_etx=path_etx, is_crowded=is_crowded)
+
+    def lose(self, job: Job, reason: str) -> None:
+        """A packet is given up."""
+        self.counters[f"lost: {reason}"] += 1
+        packet = job.packet
+        if job.is_own and packet is not None:
+            attempt = 0 if packet.attempt is None else packet.attempt.number
+            self.events.append(
+                PacketLost(packet.destination, packet.kind, packet.payload, reason, attempt)
+            )

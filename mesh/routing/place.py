@@ -1,0 +1,229 @@
+"""Where a node stands in the tree, and what that makes of each neighbour.
+
+Spec    RFC 6550 section 8.2.2.4 (MaxRankIncrease), RFC 6719 section 3 (MRHOF with ETX)
+Gives   `path_rank`, `is_usable`, `best`, `sibling`, `parent_set`; `ask` puts what is to be sent
+        into `actions`
+Limit   a NeighbourTable, `parents.count_max` parents
+Never   moves the node: that is `mesh.routing.dodag`
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Collection
+from typing import Final
+
+from amistack.identifiers import Eui64
+from mesh.routing.acts import Act, State
+from mesh.routing.messages import INFINITE_RANK, Configuration, Dio
+from mesh.routing.metric import ETX_CAP, ETX_HOPED
+from mesh.routing.neighbours import Neighbour, NeighbourTable
+from mesh.routing.profile import Profile
+
+INSTANCE: Final = 0
+KNOWN_COUNT_MIN: Final = 8
+"""Neighbours that a node gets to know whatever their rank."""
+
+
+class Place:
+    """The place of one node. `pending` is the neighbour that is being asked to be the parent."""
+
+    __slots__ = (
+        "acknowledged_at",
+        "actions",
+        "configuration",
+        "counters",
+        "dodag_id",
+        "dtsn",
+        "has_ground",
+        "is_leaving",
+        "lowest",
+        "need_heard_at",
+        "neighbours",
+        "parents",
+        "pending",
+        "preferred",
+        "profile",
+        "rank",
+        "state",
+        "version",
+    )
+
+    def __init__(
+        self, profile: Profile, *, dodag_id: bytes | None, root_version: int | None, dtsn: int
+    ) -> None:
+        self.profile = profile
+        self.dodag_id = dodag_id
+        self.configuration: Configuration = profile.configuration
+        self.version = -1 if root_version is None else root_version
+        self.state = State.DETACHED if root_version is None else State.ROOT
+        self.need_heard_at = -math.inf
+        """When a neighbour, whoever it was, said last that it has no way."""
+        self.acknowledged_at = -math.inf
+        """When any neighbour acknowledged a frame of ours last: then the channel works."""
+        self.rank = INFINITE_RANK if root_version is None else self.unit
+        """What we advertise. It follows the preferred parent, with hysteresis."""
+        self.lowest = INFINITE_RANK
+        """The lowest rank that we had in this version."""
+        self.dtsn = dtsn
+        self.neighbours = NeighbourTable(profile.parents.neighbour_count_max)
+        self.preferred: Neighbour | None = None
+        self.parents: tuple[Neighbour, ...] = ()
+        """The parent set, the preferred one first, then by the cost through each."""
+        self.pending: Neighbour | None = None
+        self.has_ground = True
+        """Whether we, a root, have a connection to the head-end."""
+        self.is_leaving = False
+        """A newer version is known and taken up soon: nobody becomes our parent in this one."""
+        self.actions: deque[tuple[Act, Eui64 | None]] = deque()
+        self.counters: Counter[str] = Counter()
+
+    @property
+    def unit(self) -> int:
+        """The rank that ETX 1.0 adds."""
+        return self.configuration.hop_rank_increase_min
+
+    @property
+    def pinned(self) -> tuple[Neighbour, ...]:
+        """Those that must stay in the table."""
+        more = tuple(row for row in (self.preferred, self.pending) if row is not None)
+        return self.parents + more
+
+    @property
+    def is_grounded(self) -> bool:
+        """Whether our way up ends at a root with a connection (RFC 6550 section 6.3.1, bit G)."""
+        return self.has_ground if self.preferred is None else self.preferred.is_grounded
+
+    def ask(self, act: Act, neighbour: Eui64 | None = None) -> None:
+        """Something is to be sent."""
+        self.actions.append((act, neighbour))
+
+    def dio(self) -> Dio | None:
+        """What we say of ourselves, for everybody; None while we know no DODAG."""
+        if self.dodag_id is None or self.version < 0:
+            return None
+        return Dio(
+            INSTANCE,
+            self.version,
+            self.rank,
+            self.dtsn,
+            self.dodag_id,
+            self.configuration,
+            is_grounded=self.is_grounded,
+        )
+
+    def path_rank(self, row: Neighbour) -> int:
+        """Our rank if that neighbour were our parent; INFINITE_RANK for none."""
+        if row.rank == INFINITE_RANK:
+            return INFINITE_RANK
+        unit = self.configuration.hop_rank_increase_min
+        return min(row.rank + max(unit, int(unit * row.metric.etx + 0.5)), INFINITE_RANK)
+
+    def is_usable(self, row: Neighbour, now: float, etx_max: float = ETX_CAP) -> bool:
+        """Whether that neighbour could be our parent, as far as link and rank go."""
+        if (
+            row.rank == INFINITE_RANK
+            or row.version != self.version
+            or row.denied_until > now
+            or row.metric.etx > etx_max
+        ):
+            return False
+        cost = self.path_rank(row)
+        if cost >= INFINITE_RANK or cost > self.unit * self.profile.parents.path_etx_max:
+            return False
+        increase = self.configuration.rank_increase_max
+        return increase == 0 or self.lowest == INFINITE_RANK or cost <= self.lowest + increase
+
+    def has_use_for(self, rank: int, now: float) -> bool:
+        """Whether a neighbour of that rank might become our parent, or one of a set too small.
+
+        Some more are known for the day on which the parents are gone.
+        """
+        if self.state is State.ROOT:
+            return False
+        if self.preferred is None:
+            return not any(row.rank < rank and self.is_usable(row, now) for row in self.neighbours)
+        parents = self.profile.parents
+        hoped = rank + self.unit * (ETX_HOPED + parents.switch_etx_small)
+        return (
+            hoped < self.rank
+            or (rank < self.rank and len(self.parents) < parents.count_max)
+            or len(self.neighbours) < KNOWN_COUNT_MIN
+        )
+
+    def best(
+        self,
+        now: float,
+        *,
+        etx_max: float,
+        below: int = INFINITE_RANK,
+        other_than: Neighbour | None = None,
+    ) -> tuple[Neighbour | None, int]:
+        """The best parent that makes no loop and says a rank under `below`; our rank then.
+
+        One without ground is one only where there is no other.
+        """
+        best: Neighbour | None = None
+        best_cost = INFINITE_RANK
+        limit = min(self.lowest, below)
+        for row in self.neighbours:
+            if row.rank >= limit or (row.child_until > now and self.lowest == INFINITE_RANK):
+                continue
+            if row is other_than or not self.is_usable(row, now, etx_max):
+                continue
+            cost = self.path_rank(row)
+            if best is None or (row.is_grounded, -cost) > (best.is_grounded, -best_cost):
+                best, best_cost = row, cost
+        return best, best_cost
+
+    def has_ground_near(self, now: float) -> bool:
+        """Whether a neighbour says that it has ground, at whatever rank.
+
+        One that was our child is none any more: we have no ground.
+        """
+        etx_max = self.profile.parents.link_etx_max
+        return any(
+            row.is_grounded
+            and row.rank < INFINITE_RANK
+            and row.version == self.version
+            and row.denied_until <= now
+            and row.metric.etx <= etx_max
+            for row in self.neighbours
+        )
+
+    def sibling(self, *, now: float, tried: Collection[Eui64]) -> Neighbour | None:
+        """A neighbour of about our rank for one hop, when no parent took the packet."""
+        best: Neighbour | None = None
+        for row in self.neighbours:
+            if (
+                row.eui not in tried
+                and row.child_until <= now
+                and row.rank // self.unit <= self.rank // self.unit
+                and self.is_usable(row, now)
+                and (best is None or row.metric.etx < best.metric.etx)
+            ):
+                best = row
+        return best
+
+    def parent_set(self, now: float) -> tuple[Neighbour, ...]:
+        """The preferred parent and the best others below us."""
+        if self.state is not State.JOINED:
+            return ()
+        preferred, before = self.preferred, self.parents
+        others: list[tuple[int, int, Neighbour]] = []
+        for row in self.neighbours:
+            if (
+                row.rank < self.rank
+                and row is not preferred
+                and (row.is_grounded or not self.is_grounded)
+                and row.child_until <= now
+                and self.is_usable(row, now)
+            ):
+                # One that is in the set stays there unless another is clearly better.
+                bonus = self.unit // 2 if row in before else 0
+                others.append((self.path_rank(row) - bonus, row.short, row))
+        others.sort(key=lambda entry: entry[:2])
+        first = () if preferred is None else (preferred,)
+        count = self.profile.parents.count_max - len(first)
+        return (*first, *(entry[2] for entry in others[:count]))

@@ -1,0 +1,76 @@
+"""Looking after the links: those of the parents now and then, and others that might be better.
+
+Spec    RFC 8036 section 7.1.3; every link of the parent set by traffic or a probe
+In      `begin` with a new parent, `handle_timer`
+Out     probes in the actions of the place; `deadline`
+Limit   one probe at each look: EXPLORE_INTERVAL_MIN to EXPLORE_INTERVAL_HOPE apart while there is
+        hope, up to EXPLORE_INTERVAL_MAX where there is none
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from mesh.routing.acts import Act, State
+from mesh.routing.neighbours import Neighbour
+from mesh.routing.place import Place
+from mesh.routing.trickle import NEVER
+
+EXPLORE_INTERVAL_MIN: Final = 20.0
+"""Seconds from a new parent to the first look at a neighbour that might be a better one."""
+EXPLORE_INTERVAL_HOPE: Final = 120.0
+EXPLORE_INTERVAL_MAX: Final = 600.0
+EXPLORE_GROWTH: Final = 1.25
+"""By how much it grows with each look."""
+
+
+class Explorer:
+    """Which link one node tries next of those that it does not use."""
+
+    __slots__ = ("_chance", "_interval", "_place", "deadline")
+
+    def __init__(self, place: Place, chance: random.Random) -> None:
+        self._place = place
+        self._chance = chance
+        self._interval = EXPLORE_INTERVAL_MIN
+        self.deadline = NEVER
+
+    def begin(self, now: float) -> None:
+        """There is a parent: look around, often at first."""
+        if self.deadline == NEVER:
+            self._interval = EXPLORE_INTERVAL_MIN
+            self._wait(now, 0.5, 1.0)
+
+    def handle_timer(self, *, now: float) -> None:
+        """Try the link that would make the best parent if it were as good as it might be."""
+        best = self._most_hoped_for(now)
+        if best is not None:
+            self._place.ask(Act.PROBE, best.eui)
+        longest = EXPLORE_INTERVAL_MAX if best is None else EXPLORE_INTERVAL_HOPE
+        self._interval = min(EXPLORE_GROWTH * self._interval, longest)
+        self._wait(now, 0.75, 0.5)
+
+    def _wait(self, now: float, least: float, spread: float) -> None:
+        self.deadline = now + self._interval * (least + spread * self._chance.random())
+
+    def _most_hoped_for(self, now: float) -> Neighbour | None:
+        place = self._place
+        parent = place.preferred
+        if place.state is not State.JOINED or parent is None:
+            return None
+        unit = place.unit
+        best: Neighbour | None = None
+        best_rank = place.path_rank(parent) - int(place.profile.parents.switch_etx_small * unit)
+        for row in place.neighbours:
+            if (
+                row is parent
+                or row.rank >= place.lowest
+                or not row.metric.is_doubtful(now=now)
+                or not place.is_usable(row, now)
+            ):
+                continue
+            hoped = row.rank + int(unit * row.metric.hoped)
+            if hoped < best_rank:
+                best, best_rank = row, hoped
+        return best

@@ -1,0 +1,99 @@
+"""What a node makes of its neighbours: who is worth knowing, who makes the parent set.
+
+The contract under test: a stranger is asked for a proof only where it may be of use; the parent set
+lies below the node, ordered by the cost through each, and holds nobody who may be a child.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.routing.acts import State
+from mesh.routing.metric import SAMPLES_MEASURED
+from mesh.routing.neighbours import Neighbour
+from mesh.routing.place import KNOWN_COUNT_MIN, Place
+from mesh.routing.profile import load_profile
+from tests.mesh.routing.medium import DODAG_ID, eui
+
+PROFILE = load_profile("rfc8036")
+UNIT = PROFILE.dodag.hop_rank_increase_min
+
+
+def place_at(rank: int) -> Place:
+    """A place with a parent one hop above."""
+    place = Place(PROFILE, dodag_id=DODAG_ID, root_version=None, dtsn=0)
+    place.version = 240
+    place.preferred = put(place, 1, rank - UNIT)
+    place.state = State.JOINED
+    place.rank = place.lowest = rank
+    place.parents = (place.preferred,)
+    return place
+
+
+def put(place: Place, short: int, rank: int, etx: float = 1.0) -> Neighbour:
+    row = place.neighbours.take_in(eui(short), short, rank, (), now=0.0)
+    assert row is not None
+    row.rank, row.version = rank, 240
+    row.metric.etx, row.metric.samples = etx, SAMPLES_MEASURED
+    return row
+
+
+def filled(place: Place) -> Place:
+    for short in range(20, 20 + KNOWN_COUNT_MIN):
+        put(place, short, 20 * UNIT)
+    return place
+
+
+def test_a_node_without_a_way_has_use_for_whoever_is_nearer_than_those_it_knows() -> None:
+    place = Place(PROFILE, dodag_id=DODAG_ID, root_version=None, dtsn=0)
+    place.version = 240
+    assert place.has_use_for(30 * UNIT, 0.0)
+    known = put(place, 1, 5 * UNIT)
+    assert not place.has_use_for(5 * UNIT + 1, 0.0)
+    assert place.has_use_for(5 * UNIT, 0.0)
+    # One that cannot be reached is nobody to compare with.
+    known.denied_until = 10.0
+    assert place.has_use_for(30 * UNIT, 0.0)
+
+
+def test_a_joined_node_gets_to_know_some_whatever_their_rank_then_those_of_use() -> None:
+    place = place_at(6 * UNIT)
+    assert place.has_use_for(9 * UNIT, 0.0)
+    filled(place)
+    assert not place.has_use_for(9 * UNIT, 0.0)
+    assert place.has_use_for(6 * UNIT - 1, 0.0)  # The set is not full.
+    place.parents = (place.parents[0], put(place, 2, 5 * UNIT), put(place, 3, 5 * UNIT))
+    assert not place.has_use_for(6 * UNIT - 1, 0.0)
+    assert place.has_use_for(4 * UNIT, 0.0)  # It would be a better parent.
+
+
+def test_a_root_has_use_for_nobody() -> None:
+    place = Place(PROFILE, dodag_id=DODAG_ID, root_version=240, dtsn=0)
+    assert not place.has_use_for(UNIT, 0.0)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 20), st.floats(1.0, 8.0), st.booleans(), st.booleans()),
+        max_size=30,
+    )
+)
+def test_the_parent_set_lies_below_and_is_in_order(
+    others: list[tuple[int, float, bool, bool]],
+) -> None:
+    place = place_at(6 * UNIT)
+    for number, (hops, etx, is_child, is_denied) in enumerate(others):
+        row = put(place, 100 + number, hops * UNIT, etx)
+        row.child_until = 10.0 if is_child else 0.0
+        row.denied_until = 10.0 if is_denied else 0.0
+    found = place.parent_set(5.0)
+    assert found[0] is place.preferred
+    costs = [place.path_rank(row) for row in found[1:]]
+    assert costs == sorted(costs)
+    assert all(row.rank < place.rank for row in found)
+    assert all(row.child_until <= 5.0 and row.denied_until <= 5.0 for row in found[1:])
+    fit = sum(
+        hops < 6 and not is_child and not is_denied for hops, etx, is_child, is_denied in others
+    )
+    assert len(found) <= min(1 + fit, PROFILE.parents.count_max)
