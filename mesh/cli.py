@@ -60,6 +60,17 @@ def _parser() -> argparse.ArgumentParser:
         "--plot", type=Path, metavar="FILE.png", help="draw the map at the end (extra `plot`)"
     )
     simulate.set_defaults(run=_simulate)
+    figures = commands.add_parser(
+        "figures",
+        help="run scenarios and put what they came to into the table of figures",
+        description="Run scenarios and put what they came to beside what they were to reach.",
+    )
+    figures.add_argument("scenarios", metavar="SCENARIO", nargs="+", help="names, or files")
+    figures.add_argument("--seed", type=_seed, default=1, metavar="N", help="of all chance (1)")
+    figures.add_argument(
+        "--into", type=Path, metavar="FILE.md", help="renew their sections there; else print them"
+    )
+    figures.set_defaults(run=_figures)
     scenarios = commands.add_parser("scenarios", help="list the scenarios in the box")
     scenarios.set_defaults(run=_scenarios)
     return parser
@@ -91,6 +102,42 @@ def _scenarios(options: argparse.Namespace) -> int:
     for name in scenarios():
         print(f"{name:12} {read_scenario(name).text}")
     return 0
+
+
+def _figures(options: argparse.Namespace) -> int:
+    from mesh.sim import table
+    from mesh.sim.nodes import make_mesh_router
+    from mesh.sim.run import simulate
+    from mesh.sim.scenario import read_scenario
+
+    if options.into is not None:
+        _refuse_folder(options.into)
+    chosen = [read_scenario(name) for name in options.scenarios]
+    fault_count = 0
+    for scenario in chosen:
+        progress = Progress(scenario)
+        try:
+            run = simulate(scenario, make_mesh_router, seed=options.seed, progress=progress.tell)
+        finally:
+            progress.end()
+        section = table.section(run)
+        fault_count += run.world.faults.count
+        if options.into is None:
+            print(section)
+        else:
+            # At once: a long one that follows may be interrupted.
+            _renew(options.into, scenario.name, section)
+    return EXIT_FAILED if fault_count else 0
+
+
+def _renew(path: Path, name: str, section: str) -> None:
+    from mesh.sim import table
+
+    try:
+        text = path.read_text() if path.exists() else ""
+        path.write_text(table.renewed(text, {name: section}))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _simulate(options: argparse.Namespace) -> int:

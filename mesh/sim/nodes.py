@@ -1,6 +1,6 @@
 """The real node behind the simulator's door.
 
-Gives   `MeshNode`s with the network key, each with a disk of its own: what a node put there
+Gives   stations with the network key, each with a disk of its own: what a node put there
         outlives its power
 Never   touches how a node routes
 """
@@ -17,8 +17,10 @@ from typing import Final
 from amistack.errors import MeshError, TableFull
 from amistack.framing import Priority
 from amistack.identifiers import Eui64
-from mesh.packet import ROOT, Packet
-from mesh.routing.events import PacketReceived
+from mesh.packet import NO_ADDRESS, ROOT, Packet, PacketKind
+from mesh.reports import Reason
+from mesh.routing.dao import Route
+from mesh.routing.events import PacketReceived, RouteChanged
 from mesh.routing.node import MeshNode, Role
 from mesh.routing.profile import Profile, load_profile
 from mesh.security import AesCcm, Cipher, CountersWanted, Seal
@@ -27,6 +29,7 @@ from mesh.sim.capture import Capture
 from mesh.sim.machine import NodeMachine
 from mesh.sim.radio import read_radio
 from mesh.sim.scenario import Scenario
+from mesh.station.station import Station
 
 NETWORK_KEY: Final = bytes(range(16))
 """Of simulated networks alone."""
@@ -75,6 +78,13 @@ class _Disk:
     counter: int = 0
     path_sequence: int | None = None
     version: int = FIRST_VERSION
+    dtsn: int | None = None
+    report_sequence: int = 0
+    has_lived: bool = False
+    routes: dict[int, Route] = field(default_factory=dict)
+    """A collector's table, each row as it was when it changed."""
+    neighbours: dict[int, Eui64] = field(default_factory=dict)
+    """A collector's neighbours by their short address."""
 
 
 @dataclass(slots=True)
@@ -115,13 +125,23 @@ class MeshRouter:
             dodag_id=DODAG_ID if is_root else None,
             version=disk.version,
             path_sequence=disk.path_sequence,
+            dtsn=disk.dtsn,
             sensitivity_dbm=self.sensitivity_dbm,
         )
+        if node.routes is not None:
+            node.routes.rows.update(
+                (target, row) for target, row in disk.routes.items() if row.expires_at > now
+            )
         # Before the first frame there is a block of counters on disk.
         for event in seal.events():
-            self.take(number, node, event)
-        node.start(now=now)
-        return node
+            self._reserve(number, node, event)
+        boot = Reason.POWER_RESTORED if disk.has_lived else Reason.COLD_BOOT
+        disk.has_lived = True
+        station = Station(node, chance, boot=boot, report_sequence=disk.report_sequence)
+        station.start(now=now)
+        for short, address in disk.neighbours.items():
+            node.dodag.note_address(address, short, now=now)
+        return station
 
     def send(
         self,
@@ -134,10 +154,10 @@ class MeshRouter:
         now: float,
     ) -> bool:
         """Send to a node, or to the root if None. False if the node takes nothing now."""
-        node = _real(machine)
+        station = _station(machine)
         to = ROOT if destination is None else short_address(destination)
         try:
-            return node.send(
+            return station.send(
                 payload, destination=to, priority=Priority(priority), now=now, attempt=attempt
             )
         except TableFull:
@@ -145,32 +165,48 @@ class MeshRouter:
 
     def take(self, number: int, machine: NodeMachine, event: object) -> tuple[int, bytes] | None:
         """Do what the event asks for; source and payload, if it is a packet that arrived."""
-        if isinstance(event, PacketReceived):
+        if isinstance(event, PacketReceived) and event.kind == PacketKind.COAP:
             return event.source - 1, event.payload
+        if isinstance(event, RouteChanged):
+            self.disks[number].routes[event.target] = Route(
+                event.parents, event.path_sequence, event.expires_at
+            )
+        self._reserve(number, mesh_node(machine), event)
+        return None
+
+    def _reserve(self, number: int, node: MeshNode, event: object) -> None:
         if isinstance(event, CountersWanted):
             self.disks[number].counter = event.until
-            _real(machine).counters_reserved(event.until)
-        return None
+            node.counters_reserved(event.until)
 
     def stopped(self, number: int, machine: NodeMachine) -> None:
         """The node loses power: what it wrote when it changed is on its disk."""
-        node = _real(machine)
+        node = mesh_node(machine)
+        self.disks[number].report_sequence = _station(machine).report_sequence
         self.disks[number].path_sequence = node.dao.path_sequence
         if node.role is Role.COLLECTOR:
             self.disks[number].version = node.dodag.version
+            self.disks[number].dtsn = node.dodag.dtsn
+            self.disks[number].neighbours = {
+                row.short: row.eui for row in node.dodag.neighbours if row.short != NO_ADDRESS
+            }
 
     def parents(self, machine: NodeMachine) -> Sequence[int]:
         """Whom the node sends upward to, the preferred first."""
-        return [self.numbers[address] for address in _real(machine).parent_set]
+        return [self.numbers[address] for address in mesh_node(machine).parent_set]
 
     def route(self, root: NodeMachine, number: int, *, now: float) -> Sequence[int] | None:
         """The nodes that a packet from this root crosses, `number` last; None if unknown."""
-        relays = _real(root).route_to(short_address(number), now=now)
+        relays = mesh_node(root).route_to(short_address(number), now=now)
         return None if relays is None else [*(relay - 1 for relay in relays), number]
+
+    def set_ground(self, root: NodeMachine, *, has_ground: bool, now: float) -> None:
+        """Tell a root whether it has a connection to the head-end, and so everybody below it."""
+        mesh_node(root).set_ground(has_ground=has_ground, now=now)
 
     def queue_share(self, machine: NodeMachine) -> float:
         """How full all queues of the node together are, 1 being their bound."""
-        return _real(machine).queue_length / self.queue_bound
+        return mesh_node(machine).queue_length / self.queue_bound
 
 
 def make_mesh_router(addresses: Sequence[Eui64], scenario: Scenario) -> MeshRouter:
@@ -188,8 +224,13 @@ def short_address(number: int) -> int:
     return number + 1
 
 
-def _real(machine: NodeMachine) -> MeshNode:
-    assert isinstance(machine, MeshNode)
+def mesh_node(machine: NodeMachine) -> MeshNode:
+    """The router in a machine that `MeshRouter` made."""
+    return _station(machine).node
+
+
+def _station(machine: NodeMachine) -> Station:
+    assert isinstance(machine, Station)
     return machine
 
 

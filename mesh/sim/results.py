@@ -11,8 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from mesh.sim.ground import shortest_paths
+from mesh.sim.isolations import IsolationCases
 from mesh.sim.oracles import path_cost
 from mesh.sim.repairs import RepairWatch
+from mesh.sim.returns import ReturnWatch
 from mesh.sim.stations import Airtime
 from mesh.sim.traffic import LIMITS_S, Exchange, Kind
 from mesh.sim.world import World
@@ -33,6 +35,8 @@ def figures(
     world: World,
     *,
     repairs: RepairWatch,
+    isolations: IsolationCases | None,
+    returns: ReturnWatch,
     measured_s: float,
     airtime: Airtime,
     wall_s: float,
@@ -48,6 +52,8 @@ def figures(
         found["on_demand"] = _on_demand(exchanges)
     if repairs.orphans:
         found["repair"] = _repair(repairs)
+    if returns.returns:
+        found["restart"] = _restart(returns)
     stretch = percentile(stretches(world), 0.9)
     if stretch is not None:
         found["stretch_p90"] = _rounded(stretch)
@@ -55,6 +61,9 @@ def figures(
         shares = control_shares(world, airtime, measured_s)
         found["control_share_busiest"] = _rounded(max(shares))
         found["control_share_mean"] = _rounded(sum(shares) / len(shares))
+    if isolations is not None:
+        cases, right, wrong = map(sum, zip(*isolations.counts().values(), strict=True))
+        found["isolation"] = {"cases": cases, "right": right, "wrong_certain": wrong}
     found["simulated_s"] = world.clock.now
     found["wall_s"] = round(wall_s, 2)
     found["cpu_s"] = round(cpu_s, 2)
@@ -154,6 +163,14 @@ def _repair(repairs: RepairWatch) -> Figures:
         "within_1s": sum(time <= 1 for time in adopted),
         "routed_within_60s": sum(time <= 60 for time in routed),
         "noticed_p85_s": _rounded(percentile(noticed, 0.85)),
+    }
+
+
+def _restart(watch: ReturnWatch) -> Figures:
+    return {
+        "meters": sum(len(one.reads) for one in watch.returns),
+        "reached_within_120s": sum(one.reached for one in watch.returns),
+        "without_parent": sum(len(one.detached) for one in watch.returns),
     }
 
 

@@ -42,5 +42,8 @@ class Router(Protocol):
     def route(self, root: NodeMachine, number: int, *, now: float) -> Sequence[int] | None:
         """The nodes that a packet from this root crosses, `number` last; None if unknown."""
 
+    def set_ground(self, root: NodeMachine, *, has_ground: bool, now: float) -> None:
+        """Tell a root whether it has a connection to the head-end, and so everybody below it."""
+
     def queue_share(self, machine: NodeMachine) -> float:
         """How full the fullest queue of the node is, 1 being its bound."""

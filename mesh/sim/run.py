@@ -13,9 +13,11 @@ from typing import Final
 
 from amistack.identifiers import Eui64
 from mesh.sim.faults import plan
+from mesh.sim.isolations import IsolationCases
 from mesh.sim.radio import read_radio
 from mesh.sim.repairs import RepairWatch
 from mesh.sim.results import Figures, figures
+from mesh.sim.returns import ReturnWatch
 from mesh.sim.router import Router
 from mesh.sim.scenario import Scenario
 from mesh.sim.stations import Airtime
@@ -35,6 +37,7 @@ class Run:
 
     world: World
     repairs: RepairWatch
+    isolations: IsolationCases | None
     figures: Figures
 
 
@@ -52,6 +55,12 @@ def simulate(
     world = World(scenario, make_router, seed=seed, radio=radio)
     repairs = RepairWatch(world)
     world.watch_deaths(repairs.died)
+    returns = ReturnWatch(world)
+    world.watch_deaths(returns.died)
+    world.watch_returns(returns.came_back)
+    isolations: IsolationCases | None = None
+    if scenario.isolations.each:
+        isolations = IsolationCases(world, scenario.isolations)
     if prepare is not None:
         prepare(world)
     end = scenario.hours * 3600
@@ -62,6 +71,8 @@ def simulate(
         nonlocal airtime
         airtime = Airtime(list(world.stations.airtime.control), list(world.stations.airtime.data))
         world.traffic.start(until=max(forming, end - scenario.draining_s))
+        if isolations is not None:
+            isolations.start(until=end - scenario.draining_s)
 
     world.clock.at(forming, begin)
     plan(world, until=end)
@@ -70,12 +81,16 @@ def simulate(
         world.run_until(end * step / STEP_COUNT)
         if progress is not None:
             progress(world, step / STEP_COUNT)
+        if isolations is not None and isolations.is_done:
+            break
     found = figures(
         world,
         repairs=repairs,
-        measured_s=end - forming if airtime.control else 0.0,
+        isolations=isolations,
+        returns=returns,
+        measured_s=world.clock.now - forming if airtime.control else 0.0,
         airtime=airtime,
         wall_s=time.perf_counter() - wall,
         cpu_s=time.process_time() - cpu,
     )
-    return Run(world, repairs, found)
+    return Run(world, repairs, isolations, found)

@@ -153,6 +153,20 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Isolations:
+    """Failures of single parts, one after the other, each isolated by the head-end."""
+
+    each: int = 0
+    """How many of a meter, a relay, a link, a collector and a backhaul."""
+    settle_s: float = 1800.0
+    """From one being mended to the next."""
+
+    def __post_init__(self) -> None:
+        _between("each", self.each, 0, 10_000)
+        _between("settle_s", self.settle_s, 0, HOURS_MAX * 3600)
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """One scenario, whole."""
 
@@ -174,6 +188,7 @@ class Scenario:
     settlement: Settlement = field(default_factory=Settlement)
     load: Load = field(default_factory=Load)
     faults: tuple[Fault, ...] = ()
+    isolations: Isolations = field(default_factory=Isolations)
 
     def __post_init__(self) -> None:
         _between("hours", self.hours, 0, HOURS_MAX)

@@ -42,7 +42,19 @@ def run(done: Run) -> str:
     for name, values in repair_clocks(done.repairs).items():
         shown = " / ".join("-" if value is None else f"{value:.2f}" for value in values)
         lines.append(f"  {name:10} {shown} s (p50 / p85 / p99)" * bool(done.repairs.orphans))
+    if done.isolations is not None:
+        for part, (cases, right, wrong) in done.isolations.counts().items():
+            lines.append(
+                f"  isolation  {part.value:9} {right} of {cases} right, "
+                f"{wrong} wrong though called certain"
+            )
     figures = done.figures
+    restart = figures.get("restart")
+    if isinstance(restart, dict):
+        lines.append(
+            f"  restart    {restart['reached_within_120s']} of {restart['meters']} meters read "
+            f"within 120 s, {restart['without_parent']} were without a parent meanwhile"
+        )
     if "stretch_p90" in figures:
         lines.append(f"  stretch    {figures['stretch_p90']} (p90)")
     if "control_share_busiest" in figures:

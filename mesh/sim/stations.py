@@ -162,6 +162,11 @@ class Stations:
             frame = machine.frame_to_send(now=self.own_time(number))
             if frame is not None:
                 self._offer(number, frame)
+            # What could not be sent is known only when its turn comes.
+            if events := machine.events():
+                self._tell(number, machine, events)
+                if self._machines[number] is not machine:
+                    return
         due = machine.next_timer()
         if due is not None:
             self._set_timer(number, due)
@@ -249,6 +254,10 @@ class Stations:
             offered = machine.frame_to_send(now=own)
             if offered is not None:
                 self._offer(number, offered)
+            if events := machine.events():
+                self._tell(number, machine, events)
+                if self._machines[number] is not machine:
+                    return
         due = machine.next_timer()
         waiting = self._wake_at[number]
         if due is not None and (not is_plain or waiting is None or due < waiting):

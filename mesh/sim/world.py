@@ -20,6 +20,7 @@ from typing import Final
 
 from amistack.framing import Priority
 from amistack.identifiers import Eui64
+from mesh.collector.collector import GROUND_GRACE_S
 from mesh.sim.chance import Chance
 from mesh.sim.clock import VirtualClock
 from mesh.sim.machine import NodeMachine
@@ -60,7 +61,9 @@ class World:
         *,
         seed: int,
         radio: RadioParameters,
+        links: Links | None = None,
     ) -> None:
+        """`links` are laid by hand, for as many nodes as the scenario has; None: by the radio."""
         self.scenario = scenario
         self.seed = seed
         self.chance = Chance(seed)
@@ -74,9 +77,9 @@ class World:
         self.collectors = tuple(range(self.placement.collector_count))
         self.count = len(self.placement.places)
         self.meters = tuple(range(self.placement.collector_count, self.count))
-        self.links: Links = links_between(
-            self.placement.places, radio, chance=self.chance.of("links")
-        )
+        if links is None:
+            links = links_between(self.placement.places, radio, chance=self.chance.of("links"))
+        self.links: Links = links
         addresses = [station_address(number) for number in range(self.count)]
         self.stations = Stations(
             self.clock,
@@ -97,6 +100,7 @@ class World:
         self.listeners: list[Callable[[int, object], None]] = []
         """Called with every event of every node."""
         self._deaths: list[Callable[[int, list[int]], None]] = []
+        self._returns: list[Callable[[int], None]] = []
         self.router = make_router(addresses, scenario)
         self.traffic = Traffic(
             load=scenario.load,
@@ -141,6 +145,9 @@ class World:
             now=self.stations.own_time(number),
         )
         self.stations.start(number, machine)
+        if self._lives[number] > 1:
+            for came_back in self._returns:
+                came_back(number)
 
     def power_off(self, number: int) -> None:
         """A node stops, without a word."""
@@ -160,6 +167,10 @@ class World:
         """Call `died` with every node that loses power, and all preferred parents before that."""
         self._deaths.append(died)
 
+    def watch_returns(self, came_back: Callable[[int], None]) -> None:
+        """Call `came_back` with every node that has power again."""
+        self._returns.append(came_back)
+
     def is_up(self, number: int) -> bool:
         """Whether the node has power."""
         return self.stations.machine(number) is not None
@@ -167,10 +178,24 @@ class World:
     def cut_backhaul(self, collector: int, *, is_cut: bool) -> None:
         """The collector's way to the head-end is lost, or is there again."""
         self._is_cut[collector] = is_cut
+        # A connection that is lost for a moment is no reason to move a district.
+        grace = GROUND_GRACE_S if is_cut else 0.0
+        self.clock.at(self.clock.now + grace, self._tell_ground, collector)
         if not is_cut:
             held, self._held[collector] = self._held[collector], deque(maxlen=HELD_COUNT_MAX)
             for meter, payload in held:
                 self._hand_over(meter, payload)
+
+    def _tell_ground(self, collector: int) -> None:
+        machine = self.stations.machine(collector)
+        if machine is not None:
+            now = self.stations.own_time(collector)
+            self.router.set_ground(machine, has_ground=not self._is_cut[collector], now=now)
+            self.stations.touch(collector)
+
+    def is_connected(self, collector: int) -> bool:
+        """Whether the head-end has a connection to this collector."""
+        return self.is_up(collector) and not self._is_cut[collector]
 
     def note(self, text: str) -> None:
         """Tell the reader of the run."""

@@ -45,6 +45,32 @@ class Sleeper:
         return min(self.due, default=None)
 
 
+class Chooser(Sleeper):
+    """Finds out only when it is asked for a frame that it cannot send it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[object] = []
+
+    def frame_to_send(self, *, now: float) -> DummyFrame | None:
+        self.told.append("nobody to send it to")
+        return None
+
+    def events(self) -> Sequence[object]:
+        told, self.told = self.told, []
+        return told
+
+
+def test_what_happens_while_a_frame_is_chosen_is_told_at_once() -> None:
+    air = Air(mesh_of(2))
+    air.stations.start(0, Chooser())
+    assert [event for _, _, event in air.events] == ["nobody to send it to"]
+    # After a frame that it heard as well.
+    air.send(1, None)
+    air.run(1)
+    assert len(air.events) == 2
+
+
 def test_machine_is_woken_once_at_each_of_its_times() -> None:
     air = Air(mesh_of(1))
     sleeper = Sleeper(1.0, 2.5, 2.5, 7.0)

@@ -113,5 +113,8 @@ class FloodRouter:
     def route(self, root: NodeMachine, number: int, *, now: float) -> Sequence[int] | None:
         return [number]
 
+    def set_ground(self, root: NodeMachine, *, has_ground: bool, now: float) -> None:
+        pass
+
     def queue_share(self, machine: NodeMachine) -> float:
         return 0.0
