@@ -111,7 +111,8 @@ class Driver:
         self.sensor.check(utc=self._utc())
         self._tell()
         if self._loop_time() - self._heard >= self._silence_s:
-            raise LinkError(self.sensor.trouble or "no reading")
+            # The sensor goes by the wall's clock, which may be a moment behind.
+            raise LinkError(self.sensor.trouble or f"no reading for {self._silence_s:g} s")
 
     def _tell(self) -> None:
         for note in self.sensor.notes():

@@ -186,7 +186,7 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
         text=True,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert child.stderr == ""

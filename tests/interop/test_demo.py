@@ -73,6 +73,10 @@ def test_stores_and_keys_are_kept_where_asked_and_used_by_the_commands(tmp_path:
     [
         (["--meters", "0"], "interop: --meters is 0, expected 1 to 500\n"),
         (["--meters", "501"], "interop: --meters is 501, expected 1 to 500\n"),
+        (
+            ["--capture", "demo.pcapng"],
+            "interop: --capture keeps what comes to the head-end by UDP: add --no-mesh\n",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line(arguments: list[str], line: str) -> None:

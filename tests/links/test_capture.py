@@ -772,7 +772,7 @@ def test_a_capture_that_cannot_be_is_one_line_of_every_program(tmp_path: Path) -
         ("meterd", ("run", "--config", config)),
         ("meterd", ("street", "run", tmp_path / "street")),
         ("headend", ("serve", "--config", home / "headend.toml")),
-        ("interop", ("demo", "--once", "--meters", "1")),
+        ("interop", ("demo", "--once", "--no-mesh", "--meters", "1")),
     ):
         done = subprocess.run(
             program(name, *arguments, "--capture", path),
@@ -790,7 +790,7 @@ def test_a_capture_that_cannot_be_is_one_line_of_every_program(tmp_path: Path) -
 def test_the_demo_keeps_what_the_head_end_hears(tmp_path: Path) -> None:
     path = tmp_path / "demo.pcapng"
     done = subprocess.run(
-        program("interop", "demo", "--once", "--meters", "2", "--capture", path),
+        program("interop", "demo", "--once", "--meters", "2", "--no-mesh", "--capture", path),
         capture_output=True,
         text=True,
         timeout=100,

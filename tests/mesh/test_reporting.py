@@ -25,8 +25,10 @@ AREA = AreaId(1)
 def formed(seed: int, profile: str = "lab") -> World:
     world = World(seed, roots=(1,), profile=profile).grid(4, 4, share=0.95, diagonal=0.6)
     world.start()
-    world.run(400.0, until=lambda: not world.orphans() and not world.unrouted())
+    # After a cold start the first routes are told in turn, over minutes.
+    world.run(900.0, until=lambda: not world.orphans() and not world.unrouted())
     assert not world.orphans()
+    assert not world.unrouted()
     return world
 
 
