@@ -23,6 +23,7 @@ MODULES: Final = (
     "stack",
     "pair",
     "model",
+    "meter",
     "headend",
     "files",
     "discovery",
