@@ -136,6 +136,12 @@ class _Door(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_done = False
+        self._early = b""
+
+    def data_received(self, data: bytes) -> None:
+        # uvloop begins to read when `connection_made` is over, whatever that asked for: a hello
+        # that is here already comes before TLS is.
+        self._early += data
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, as in `StreamLink.connection_made`.
@@ -167,15 +173,20 @@ class _Door(asyncio.Protocol):
 
     async def _secure(self, below: asyncio.Transport, tls: Tls) -> None:
         try:
-            above = await asyncio.get_running_loop().start_tls(
-                below,
-                self._link,
-                tls.context,
-                server_side=self._server_hostname is None,
-                server_hostname=self._server_hostname,
-                ssl_handshake_timeout=TLS_TIMEOUT,
-                ssl_shutdown_timeout=CLOSE_TIMEOUT,
+            securing = asyncio.ensure_future(
+                asyncio.get_running_loop().start_tls(
+                    below,
+                    self._link,
+                    tls.context,
+                    server_side=self._server_hostname is None,
+                    server_hostname=self._server_hostname,
+                    ssl_handshake_timeout=TLS_TIMEOUT,
+                    ssl_shutdown_timeout=CLOSE_TIMEOUT,
+                )
             )
+            await asyncio.sleep(0)  # From here on TLS is the transport's protocol.
+            _feed(below.get_protocol(), self._early)
+            above = await securing
             if above is None:
                 raise ConnectionResetError("the peer went away")
             key_hash = _peer_key_hash(above)
@@ -196,6 +207,18 @@ class _Door(asyncio.Protocol):
         if error is not None:
             self._link.connection_lost(error)
         self._on_done(error)
+
+
+def _feed(protocol: asyncio.BaseProtocol, octets: bytes) -> None:
+    """Give TLS what came before it."""
+    # A cast: uvloop's own is none of that class, and has its methods.
+    buffered = cast("asyncio.BufferedProtocol", protocol)
+    while octets:
+        room = memoryview(buffered.get_buffer(len(octets)))
+        piece = octets[: len(room)]
+        room[: len(piece)] = piece
+        buffered.buffer_updated(len(piece))
+        octets = octets[len(piece) :]
 
 
 class TcpServer(Generic[EventT]):
@@ -379,8 +402,11 @@ def key_hash_of(certificate: bytes) -> bytes:
 
 
 def _peer_key_hash(transport: asyncio.BaseTransport) -> bytes | None:
-    """Raises ValueError for a certificate that cannot be read."""
-    certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    """Raises ValueError for a certificate that cannot be read, OSError if the peer is gone."""
+    secured = transport.get_extra_info("ssl_object")
+    if secured is None:
+        raise ConnectionResetError("the peer went away")
+    certificate = secured.getpeercert(binary_form=True)
     return None if certificate is None else key_hash_of(certificate)
 
 

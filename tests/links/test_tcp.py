@@ -614,3 +614,25 @@ async def test_frames_can_be_put_into_a_capture_with_what_carried_them(tmp_path:
     (line,) = (tmp_path / "capture.txt").read_text().splitlines()[1:]
     assert f"[4 octets] {COAP.hex()} # COAP [4 octets] from 70b3d5fffe0000bb, priority 4" in line
     assert line.endswith("0110800070b3d5fffe0000bb")
+
+
+@pytest.mark.both_loops
+async def test_a_hello_that_is_there_before_tls_is_opens_the_stream_all_the_same(
+    identities: tuple[Identity, Identity],
+) -> None:
+    """A client that speaks at once, from another thread: its first octets come with it."""
+    server_tls, client_tls = tls_of(identities, is_tls=True)
+    assert client_tls is not None
+    context, name = client_tls.context, client_tls.server_hostname
+
+    def knock(port: int) -> str | None:
+        with (
+            socket.create_connection((HOST, port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname=name) as secured,
+        ):
+            return secured.version()
+
+    async with served(Notes(), tls=server_tls) as server:
+        port = server.address[1]
+        for _ in range(40):
+            assert await asyncio.to_thread(knock, port) == "TLSv1.3"
