@@ -27,6 +27,8 @@ REACH: Final = 1.5
 REACH_LARGE: Final = 2.5
 LARGE: Final = 100
 """Meters from which the houses stand closer, or the way would be too long."""
+CATCH_UP_S: Final = 30
+"""Seconds between older days: all at once they fill the way for those who join."""
 LOOPBACK: Final = "127.0.0.1"
 
 
@@ -107,8 +109,10 @@ class Mesh:
             kept = [
                 line
                 for line in file.read_text(encoding="utf-8").splitlines()
-                if not line.startswith("address")
+                if not line.startswith(("address", "catch_up_s"))
             ]
+            at = next(n for n, line in enumerate(kept) if line.startswith("[schedule]"))
+            kept.insert(at + 1, f"catch_up_s = {CATCH_UP_S}")
             table = self._mesh_table(len(COLLECTORS) + number, short)
             file.write_text("\n".join([*kept, "", table]), encoding="utf-8")
 
