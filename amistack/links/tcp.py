@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from amistack.errors import LinkError
 from amistack.links.streams import (
     CLOSE_TIMEOUT,
+    EARLY_SIZE_MAX,
     UNSENT_SIZE_MAX,
     Backoff,
     KeptLink,
@@ -142,6 +143,8 @@ class _Door(asyncio.Protocol):
         # uvloop begins to read when `connection_made` is over, whatever that asked for: a hello
         # that is here already comes before TLS is.
         self._early += data
+        if len(self._early) > EARLY_SIZE_MAX:
+            self.cut()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, as in `StreamLink.connection_made`.
@@ -185,7 +188,8 @@ class _Door(asyncio.Protocol):
                 )
             )
             await asyncio.sleep(0)  # From here on TLS is the transport's protocol.
-            _feed(below.get_protocol(), self._early)
+            if self._early and (above_us := below.get_protocol()) is not self:
+                _feed(above_us, self._early)
             above = await securing
             if above is None:
                 raise ConnectionResetError("the peer went away")

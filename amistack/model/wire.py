@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 import cbor2
 
 from amistack.cbor import is_array, read_item
-from amistack.errors import ModelError
+from amistack.errors import CborError, ModelError
 
 CONTENT_FORMAT_V1: Final = 65001
 """CoAP Content-Format of this model's version 1, from the experimental range (RFC 7252 12.3)."""
@@ -57,6 +57,8 @@ def load(data: bytes, *, is_strict: bool = True) -> object:
     try:
         tree: object = read_item(stream)
         is_deterministic = not is_strict or cbor2.dumps(tree) == data
+    except CborError as error:
+        raise ModelError(error.reason, error.detail) from error
     except Exception as error:
         # What can be read of a tag cannot always be written.
         raise ModelError("not CBOR", str(error)[:80]) from error
