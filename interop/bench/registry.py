@@ -19,6 +19,7 @@ from interop.bench import (
     report_payload_bytes,
     report_udp_cpu_us,
     report_wire_bytes,
+    simulated_day_cpu_ms,
     topology_alternates_ms,
     topology_rebuild_ms,
     topology_update_ms,
@@ -43,6 +44,7 @@ MODULES: Final[Mapping[str, ModuleType]] = {
         topology_update_ms,
         topology_alternates_ms,
         topology_rebuild_ms,
+        simulated_day_cpu_ms,
     )
 }
 

@@ -52,7 +52,8 @@ class Advertiser:
     @property
     def deadline(self) -> float:
         """When `handle_timer` has something to do."""
-        return min(self._trickle.deadline, self._poison_at)
+        deadline = self._trickle.deadline
+        return self._poison_at if self._poison_at < deadline else deadline
 
     @property
     def is_running(self) -> bool:

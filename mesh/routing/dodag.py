@@ -19,6 +19,7 @@ what slipped through.
 
 from __future__ import annotations
 
+import operator
 import random
 from collections import Counter, deque
 from collections.abc import Collection
@@ -42,6 +43,7 @@ CROWD_TIME: Final = 60.0
 """Seconds for which it is remembered that another one looks for a way."""
 UPKEEP_INTERVAL: Final = 60.0
 """Seconds between looks at ages, probes and hysteresis by time."""
+_EUI_OF: Final = operator.attrgetter("eui")
 
 
 class Dodag:
@@ -63,7 +65,7 @@ class Dodag:
         """
         self._chance = chance
         self._sensitivity_dbm = sensitivity_dbm
-        place = self._place = Place(
+        place = self.place = self._place = Place(
             profile,
             dodag_id=dodag_id,
             root_version=root_version,
@@ -139,7 +141,7 @@ class Dodag:
 
     def is_parent(self, eui: Eui64) -> bool:
         """Whether that neighbour is in the parent set."""
-        return any(row.eui == eui for row in self._place.parents)
+        return eui in map(_EUI_OF, self._place.parents)
 
     def is_crowded(self, now: float) -> bool:
         """Whether others near us look for a way too: then an area has its power back, perhaps."""
@@ -412,9 +414,10 @@ class Dodag:
             self._advertiser.answer(row.eui, now)
 
     def _note_strength(self, row: Neighbour, rssi_dbm: float | None) -> None:
-        row.metric.note_heard(rssi_dbm)
-        if rssi_dbm is not None and self._sensitivity_dbm is not None:
-            row.metric.guess(rssi_dbm - self._sensitivity_dbm)
+        if rssi_dbm is not None:
+            row.metric.note_heard(rssi_dbm)
+            if self._sensitivity_dbm is not None:
+                row.metric.guess(rssi_dbm - self._sensitivity_dbm)
 
     # Versions
 
@@ -466,8 +469,8 @@ class Dodag:
         self._parenting.choose(now)
 
     def _configure(self, configuration: Configuration, now: float) -> None:
-        if configuration != self._place.configuration:
-            self._place.configuration = configuration
+        before, self._place.configuration = self._place.configuration, configuration
+        if configuration is not before and configuration != before:
             self._advertiser.configure(now=now)
 
     # Upkeep

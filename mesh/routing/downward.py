@@ -98,7 +98,7 @@ class Downward:
         if packet.hop_limit <= 1:
             self._core.counters["dropped: hop limit"] += 1
             return True
-        packet = replace(packet, route=route.advanced(), hop_limit=packet.hop_limit - 1)
+        packet = packet.passed_on(packet.hop_limit - 1, packet.rpl, route.advanced())
         return self._outbox.pass_on(Job(Way.DOWN, packet, now), packet.kind)
 
     def _fail(self, job: Job, short: int, now: float) -> None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from amistack.framing import Priority
 from amistack.identifiers import Eui64
+from amistack.values import frozen_value
 from mesh.packet import Packet
 from mesh.security import CountersWanted
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class Outgoing:
     """One frame for the radio. `is_ack`: it follows what it acknowledges without waiting."""
 
@@ -21,7 +22,7 @@ class Outgoing:
     is_ack: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class PacketReceived:
     """A packet for the layer above.
 

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Final
 
 from amistack.errors import LocalProtocolError, MeshError
+from amistack.values import frozen_value
 
 MESSAGE_SIZE_MAX: Final = 1024
 OPTION_COUNT_MAX: Final = 64
@@ -203,7 +204,7 @@ class Solicited:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class Dio:
     """A DODAG Information Object (RFC 6550 section 6.3).
 
@@ -375,7 +376,7 @@ def _read_dio(octets: bytes) -> Dio:
     etx = None
     for kind, data in _options(octets, 1 + DIO_BODY.size):
         if kind == OptionType.DODAG_CONFIGURATION:
-            configuration = Configuration.decode(data)
+            configuration = _read_configuration(data)
         elif kind == OptionType.METRIC_CONTAINER:
             etx = _read_etx(data, etx)
     return Dio(
@@ -390,6 +391,12 @@ def _read_dio(octets: bytes) -> Dio:
         order >> MODE_SHIFT & 0x07,
         order & 0x07,
     )
+
+
+@lru_cache(maxsize=16)
+def _read_configuration(octets: bytes) -> Configuration:
+    """As `Configuration.decode`: a network has one, and it comes in nearly every DIO."""
+    return Configuration.decode(octets)
 
 
 def _read_etx(octets: bytes, etx: int | None) -> int | None:

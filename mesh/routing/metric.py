@@ -83,10 +83,9 @@ class LinkMetric:
     def note_heard(self, rssi_dbm: float | None) -> None:
         """A frame of the neighbour was received, at a strength if the radio says so."""
         if rssi_dbm is not None:
+            before = self.rssi_dbm
             self.rssi_dbm = (
-                rssi_dbm
-                if self.rssi_dbm is None
-                else self.rssi_dbm + RSSI_ALPHA * (rssi_dbm - self.rssi_dbm)
+                rssi_dbm if before is None else before + RSSI_ALPHA * (rssi_dbm - before)
             )
 
     def guess(self, margin_db: float) -> None:
@@ -95,7 +94,12 @@ class LinkMetric:
         The figure is that, until a transmission was counted.
         """
         self.is_guessed = True
-        self.guessed = next((etx for least, etx in GUESSES if margin_db >= least), ETX_GUESSED_MAX)
+        for least, etx in GUESSES:
+            if margin_db >= least:
+                self.guessed = etx
+                break
+        else:
+            self.guessed = ETX_GUESSED_MAX
         if self.samples == 0:
             self.etx = self.guessed
 

@@ -9,6 +9,7 @@ Never   chooses: that is `mesh.routing.dodag`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from amistack.identifiers import Eui64
@@ -54,12 +55,14 @@ class Neighbour:
 class NeighbourTable:
     """The rows, bounded."""
 
-    __slots__ = ("_by_short", "_count_max", "_rows")
+    __slots__ = ("_by_short", "_count_max", "_oldest_at", "_rows")
 
     def __init__(self, count_max: int) -> None:
         self._count_max = count_max
         self._rows: dict[Eui64, Neighbour] = {}
         self._by_short: dict[int, Neighbour] = {}
+        # Every row was heard at this time or later: so `forget_silent` need not look each time.
+        self._oldest_at = -math.inf
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -112,6 +115,8 @@ class NeighbourTable:
         self, age_max: float, pinned: Iterable[Neighbour], *, now: float
     ) -> list[Neighbour]:
         """Without those of whom nothing was heard for so long; returns them."""
+        if now - self._oldest_at <= age_max:
+            return []
         kept = set(map(id, pinned))
         silent = [
             row
@@ -120,6 +125,8 @@ class NeighbourTable:
         ]
         for row in silent:
             self.forget(row)
+        # What is heard makes rows younger, and new ones are the youngest.
+        self._oldest_at = min((row.heard_at for row in self._rows.values()), default=now)
         return silent
 
     def _make_place(self, rank: int, pinned: Iterable[Neighbour], now: float) -> bool:

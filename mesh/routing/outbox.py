@@ -42,7 +42,7 @@ JOB_LIFE: Final = 120.0
 class Outbox:
     """All that one node has to send but is not sending."""
 
-    __slots__ = ("_acts", "_answers", "_core", "_queues", "_release_at", "_waiting")
+    __slots__ = ("_acts", "_core", "_queues", "_release_at", "_waiting", "answers", "deadline")
 
     def __init__(self, core: Core) -> None:
         count_max = core.profile.links.queue_count_max
@@ -50,11 +50,14 @@ class Outbox:
         self._queues = PriorityQueues[Job](count_max=count_max, size_max=count_max * 1536)
         self._waiting: deque[Job] = deque()
         self._release_at = NEVER
-        self._answers: deque[Outgoing] = deque()
+        self.deadline = NEVER
+        """When `handle_timer` has something to do."""
+        self.answers: deque[Outgoing] = deque()
+        """What goes before everything else; `take_answer` takes the next."""
         self._acts: dict[tuple[Act, Eui64 | None], Job] = {}
 
     def __len__(self) -> int:
-        return len(self._queues) + len(self._waiting) + len(self._acts)
+        return self._queues.count + len(self._waiting) + len(self._acts)
 
     # For the radio
 
@@ -93,6 +96,11 @@ class Outbox:
         elif not self.put_or_count(job):
             self._core.lose(job, "queue full")
 
+    @property
+    def has_jobs(self) -> bool:
+        """Whether `take` may give one."""
+        return self._queues.count > 0 or bool(self._acts)
+
     def take(self, now: float) -> Job | None:
         """The next job, None if nothing waits for the radio."""
         if self._acts:
@@ -115,13 +123,6 @@ class Outbox:
 
     # For a way up
 
-    @property
-    def deadline(self) -> float:
-        """When `handle_timer` has something to do."""
-        if not self._waiting:
-            return NEVER
-        return min(self._waiting[0].born + WAITING_TIME, self._release_at)
-
     def wait(self, job: Job, now: float) -> None:
         """There is no way up: later, perhaps."""
         if len(self._waiting) >= WAITING_COUNT_MAX:
@@ -130,6 +131,7 @@ class Outbox:
         self._waiting.append(job)
         if self._core.dodag.state is State.JOINED:
             self._release_at = min(self._release_at, now + WAITING_RETRY)
+        self._schedule()
 
     def handle_timer(self, now: float) -> None:
         """Give up what waited too long; try the rest again when it is time."""
@@ -137,6 +139,7 @@ class Outbox:
             self._core.lose(self._waiting.popleft(), "no way up")
         if self._release_at <= now:
             self.release(now)
+        self._schedule()
 
     def release(self, now: float) -> None:
         """What waited for a way up goes on."""
@@ -144,19 +147,25 @@ class Outbox:
         waiting, self._waiting = self._waiting, deque()
         for job in waiting:
             self.requeue(job, now)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        self.deadline = NEVER
+        if self._waiting:
+            self.deadline = min(self._waiting[0].born + WAITING_TIME, self._release_at)
 
     # At once
 
     @property
     def can_answer(self) -> bool:
         """Whether there is room for one more acknowledgement or proof."""
-        return len(self._answers) < ANSWER_COUNT_MAX
+        return len(self.answers) < ANSWER_COUNT_MAX
 
     def answer(self, frame: Outgoing) -> None:
         """Let it go before everything else; without room it is left out."""
         if self.can_answer:
-            self._answers.append(frame)
+            self.answers.append(frame)
 
     def take_answer(self) -> Outgoing | None:
         """The next one of these."""
-        return self._answers.popleft() if self._answers else None
+        return self.answers.popleft() if self.answers else None

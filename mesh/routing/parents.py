@@ -92,14 +92,17 @@ class Parenting:
     @property
     def deadline(self) -> float:
         """When `handle_timer` has something to do."""
-        return min(
-            self._pending_until,
-            self._choose_at,
-            self._retry_at,
-            self._dis_at,
-            self._move_at,
-            self._explorer.deadline,
-        )
+        # As `min`, at a third of its cost: it is asked after every call.
+        deadline = self._explorer.deadline
+        if self._pending_until < deadline:
+            deadline = self._pending_until
+        if self._choose_at < deadline:
+            deadline = self._choose_at
+        if self._retry_at < deadline:
+            deadline = self._retry_at
+        if self._dis_at < deadline:
+            deadline = self._dis_at
+        return self._move_at if self._move_at < deadline else deadline
 
     def begin(self, now: float) -> None:
         """A life begins, without a parent."""
@@ -281,6 +284,8 @@ class Parenting:
         """The parent set anew."""
         place = self._place
         before, place.parents = place.parents, place.parent_set(now)
+        if place.parents == before:
+            return
         for row in place.parents:
             if row.metric.samples == 0 and row not in before and row is not place.preferred:
                 # Nothing is known of this link but that it was heard.

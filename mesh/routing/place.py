@@ -10,6 +10,7 @@ Never   moves the node: that is `mesh.routing.dodag`
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter, deque
 from collections.abc import Collection
 from typing import Final
@@ -24,6 +25,7 @@ from mesh.routing.profile import Profile
 INSTANCE: Final = 0
 KNOWN_COUNT_MIN: Final = 8
 """Neighbours that a node gets to know whatever their rank."""
+_COST_AND_SHORT: Final = operator.itemgetter(0, 1)
 
 
 class Place:
@@ -87,8 +89,9 @@ class Place:
     @property
     def pinned(self) -> tuple[Neighbour, ...]:
         """Those that must stay in the table."""
-        more = tuple(row for row in (self.preferred, self.pending) if row is not None)
-        return self.parents + more
+        if self.pending is None:
+            return self.parents if self.preferred is None else (*self.parents, self.preferred)
+        return (*self.parents, self.pending, self.preferred or self.pending)
 
     @property
     def is_grounded(self) -> bool:
@@ -122,18 +125,31 @@ class Place:
 
     def is_usable(self, row: Neighbour, now: float, etx_max: float = ETX_CAP) -> bool:
         """Whether that neighbour could be our parent, as far as link and rank go."""
+        return self.cost_through(row, now, etx_max) != INFINITE_RANK
+
+    def cost_through(self, row: Neighbour, now: float, etx_max: float = ETX_CAP) -> int:
+        """Our rank if that neighbour were our parent; INFINITE_RANK if it could not be that.
+
+        Every look at the table asks this of each row: written without calls.
+        """
+        rank, etx = row.rank, row.metric.etx
         if (
-            row.rank == INFINITE_RANK
+            rank == INFINITE_RANK
             or row.version != self.version
             or row.denied_until > now
-            or row.metric.etx > etx_max
+            or etx > etx_max
         ):
-            return False
-        cost = self.path_rank(row)
-        if cost >= INFINITE_RANK or cost > self.unit * self.profile.parents.path_etx_max:
-            return False
-        increase = self.configuration.rank_increase_max
-        return increase == 0 or self.lowest == INFINITE_RANK or cost <= self.lowest + increase
+            return INFINITE_RANK
+        configuration = self.configuration
+        unit = configuration.hop_rank_increase_min
+        step = int(unit * etx + 0.5)
+        cost = rank + (step if step > unit else unit)
+        if cost >= INFINITE_RANK or cost > unit * self.profile.parents.path_etx_max:
+            return INFINITE_RANK
+        increase, lowest = configuration.rank_increase_max, self.lowest
+        if increase and lowest != INFINITE_RANK and cost > lowest + increase:
+            return INFINITE_RANK
+        return cost
 
     def has_use_for(self, rank: int, now: float) -> bool:
         """Whether a neighbour of that rank might become our parent, or one of a set too small.
@@ -170,9 +186,11 @@ class Place:
         for row in self.neighbours:
             if row.rank >= limit or (row.child_until > now and self.lowest == INFINITE_RANK):
                 continue
-            if row is other_than or not self.is_usable(row, now, etx_max):
+            if row is other_than:
                 continue
-            cost = self.path_rank(row)
+            cost = self.cost_through(row, now, etx_max)
+            if cost == INFINITE_RANK:
+                continue
             if best is None or (row.is_grounded, -cost) > (best.is_grounded, -best_cost):
                 best, best_cost = row, cost
         return best, best_cost
@@ -211,19 +229,21 @@ class Place:
         if self.state is not State.JOINED:
             return ()
         preferred, before = self.preferred, self.parents
+        rank, is_grounded = self.rank, self.is_grounded
         others: list[tuple[int, int, Neighbour]] = []
         for row in self.neighbours:
             if (
-                row.rank < self.rank
+                row.rank < rank
                 and row is not preferred
-                and (row.is_grounded or not self.is_grounded)
+                and (row.is_grounded or not is_grounded)
                 and row.child_until <= now
-                and self.is_usable(row, now)
             ):
-                # One that is in the set stays there unless another is clearly better.
-                bonus = self.unit // 2 if row in before else 0
-                others.append((self.path_rank(row) - bonus, row.short, row))
-        others.sort(key=lambda entry: entry[:2])
+                cost = self.cost_through(row, now)
+                if cost != INFINITE_RANK:
+                    # One that is in the set stays there unless another is clearly better.
+                    bonus = self.unit // 2 if row in before else 0
+                    others.append((cost - bonus, row.short, row))
+        others.sort(key=_COST_AND_SHORT)
         first = () if preferred is None else (preferred,)
         count = self.profile.parents.count_max - len(first)
         return (*first, *(entry[2] for entry in others[:count]))

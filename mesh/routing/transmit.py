@@ -1,14 +1,13 @@
 """The frame in flight: which job is next, to whom it goes, and what is done when nobody has it.
 
 In      `frame_sent`, `acknowledged`, `handle_timer`
-Out     `frame_to_send`, `ack_to_send`; `deadline`
+Out     `frame_to_send`, `ack_to_send`; the deadline of `hop`
 Limit   one frame in flight
 Never   chooses a way: that is `upward` and `downward`
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from amistack.errors import LocalProtocolError, SequenceExhausted
@@ -41,10 +40,10 @@ class Transmitter:
         "_core",
         "_downward",
         "_handed_out",
-        "_hop",
         "_job",
         "_outbox",
         "_upward",
+        "hop",
     )
 
     def __init__(
@@ -61,14 +60,10 @@ class Transmitter:
         self._upward = upward
         self._downward = downward
         self._control = control
-        self._hop = Hop(core.profile.links, core.chance)
+        self.hop = Hop(core.profile.links, core.chance)
+        """Its `deadline` is when `handle_timer` has something to do."""
         self._job: Job | None = None
         self._handed_out: Outgoing | None = None
-
-    @property
-    def deadline(self) -> float:
-        """When `handle_timer` has something to do."""
-        return self._hop.deadline
 
     @property
     def is_busy(self) -> bool:
@@ -80,10 +75,10 @@ class Transmitter:
     def frame_sent(self, *, now: float, was_on_air: bool) -> None:
         """The frame handed out last has left the antenna, or was given up."""
         frame, self._handed_out = self._handed_out, None
-        sealed = self._hop.sealed
+        sealed = self.hop.sealed
         if frame is None or sealed is None or frame.octets is not sealed.octets:
             return  # An acknowledgement or a proof: nobody waits for its fate.
-        if self._hop.frame_sent(now=now, was_on_air=was_on_air):
+        if self.hop.frame_sent(now=now, was_on_air=was_on_air):
             job = self._job
             if job is not None and job.is_unicast:
                 self._fail_hop(now)
@@ -94,10 +89,10 @@ class Transmitter:
 
     def acknowledged(self, heard: Acknowledged, now: float) -> None:
         """A neighbour has a frame of ours."""
-        sealed = self._hop.sealed
+        sealed = self.hop.sealed
         if sealed is None or sealed.counter != heard.counter or self._job is None:
             return
-        job, attempts = self._job, max(self._hop.attempts, 1)
+        job, attempts = self._job, max(self.hop.attempts, 1)
         self._end_hop()
         self._core.tell_outcome(job, attempts, now, is_acknowledged=True)
 
@@ -106,10 +101,10 @@ class Transmitter:
 
         What we told it about the tree did not count, and is older than the proof: it goes anew.
         """
-        job, sealed = self._job, self._hop.sealed
+        job, sealed = self._job, self.hop.sealed
         if job is None or sealed is None or job.act is None or job.neighbour != neighbour:
             return
-        if self._hop.attempts and job.proofs < PROOF_COUNT_MAX:
+        if self.hop.attempts and job.proofs < PROOF_COUNT_MAX:
             job.proofs += 1
             self._end_hop()
             self._core.seal.give_up(sealed)
@@ -117,7 +112,7 @@ class Transmitter:
 
     def handle_timer(self, now: float) -> None:
         """Repeat the frame, or give it up, if it is time."""
-        if self._hop.deadline <= now and self._hop.handle_timer(now=now):
+        if self.hop.deadline <= now and self.hop.handle_timer(now=now):
             self._fail_hop(now)
 
     # Outputs, for the driver to collect
@@ -126,12 +121,15 @@ class Transmitter:
         """What the radio shall send next; None for nothing now."""
         if self._handed_out is not None:
             return None
-        self._handed_out = self._outbox.take_answer()
-        if self._handed_out is not None:
+        if self._outbox.answers:
+            self._handed_out = self._outbox.take_answer()
             return self._handed_out
-        if self._hop.phase is Phase.IDLE:
+        # This is asked after every event, and mostly there is nothing.
+        if self.hop.phase is Phase.IDLE:
+            if not self._outbox.has_jobs:
+                return None
             self._begin_hop(now)
-        sealed = self._hop.hand_out()
+        sealed = self.hop.hand_out()
         if sealed is None or self._job is None:
             return None
         self._handed_out = Outgoing(
@@ -196,7 +194,7 @@ class Transmitter:
         self._job = job
         # A parent that many want may have to ask us to prove ourselves, and cannot ask all at once.
         is_first = job.act is Act.REGISTER and not self._core.dodag.is_joined
-        self._hop.begin(sealed, patience=JOIN_PATIENCE if is_first else 1.0)
+        self.hop.begin(sealed, patience=JOIN_PATIENCE if is_first else 1.0)
         return True
 
     def _packet_of(self, job: Job) -> Packet | None:
@@ -206,7 +204,7 @@ class Transmitter:
             return self._control.packet_of(job)
         rank = self._core.dodag.rank
         if packet.rpl is not None and packet.rpl.sender_rank != rank:
-            packet = job.packet = replace(packet, rpl=replace(packet.rpl, sender_rank=rank))
+            packet = job.packet = packet.marked(packet.rpl.from_rank(rank))
         return packet
 
     def _next_hop(self, job: Job, now: float) -> Neighbour | None:
@@ -219,7 +217,7 @@ class Transmitter:
 
     def _fail_hop(self, now: float) -> None:
         """The frame in flight was not acknowledged: another way, or none."""
-        job, attempts, sealed = self._job, self._hop.attempts, self._hop.sealed
+        job, attempts, sealed = self._job, self.hop.attempts, self.hop.sealed
         self._end_hop()
         if job is None or sealed is None:
             return
@@ -240,5 +238,5 @@ class Transmitter:
             self._outbox.requeue(job, now)
 
     def _end_hop(self) -> None:
-        self._hop.end()
+        self.hop.end()
         self._job = None

@@ -8,8 +8,6 @@ Never   sends a packet that was marked once as going in a circle a second time
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from amistack.framing import Priority
 from mesh.packet import NO_ADDRESS, ROOT, Packet, PacketKind, RplMark
 from mesh.routing.acts import State
@@ -82,7 +80,7 @@ class Upward:
         if packet.hop_limit <= 1:
             core.counters["dropped: hop limit"] += 1
             return True
-        packet = replace(packet, hop_limit=packet.hop_limit - 1, rpl=mark)
+        packet = packet.passed_on(packet.hop_limit - 1, mark, packet.route)
         if core.routes is not None:
             down = self._downward.job(packet, now)
             if down is None:

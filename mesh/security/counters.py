@@ -29,7 +29,7 @@ class Counters:
     up. 0 for a node that never sent under this key.
     """
 
-    __slots__ = ("_asked_until", "_next", "_reserved_until")
+    __slots__ = ("_asked_until", "_next", "_reserved_until", "is_low")
 
     def __init__(self, *, stored: int = 0) -> None:
         if not 0 <= stored <= COUNTER_MAX + 1:
@@ -37,6 +37,8 @@ class Counters:
         self._next = stored
         self._reserved_until = stored
         self._asked_until = stored
+        self.is_low = True
+        """Whether `wanted` may have something to say: for who asks after every frame."""
 
     @property
     def next(self) -> int:
@@ -56,10 +58,13 @@ class Counters:
                 raise SequenceExhausted("all frame counters of this key are used: a new key")
             raise SequenceExhausted(f"frame counters are reserved until {self._reserved_until}")
         self._next = counter + 1
+        if self._asked_until - counter <= RESERVE_AHEAD:
+            self.is_low = True
         return counter
 
     def wanted(self) -> int | None:
         """Up to where, the end not included, to reserve on disk; once for each block."""
+        self.is_low = False
         if self._asked_until - self._next >= RESERVE_AHEAD or self._asked_until > COUNTER_MAX:
             return None
         self._asked_until = min(max(self._asked_until, self._next) + RESERVE_STEP, COUNTER_MAX + 1)

@@ -29,7 +29,9 @@ HEADER: Final = struct.Struct("!BBI8s")  # version, type, flags; key index; coun
 HINT: Final = struct.Struct("!H")  # the low 16 bits of the EUI-64 of whom a frame is for
 ACK: Final = struct.Struct("!BHH4s")  # version, type, flag; hint; counter's low 16 bits; tag
 
-ACK_HEAD: Final = struct.Struct("!BHH")
+ACK_COVERED: Final = struct.Struct("!BHH8s8s")
+"""What an acknowledgement's tag covers: its own head, who gives it, the tag of which frame."""
+NONCE: Final = struct.Struct("!8sIB")  # source, counter, key index
 
 KEY_INDEX_MAX: Final = 0x7F
 COUNTER_MAX: Final = 2**32 - 1
@@ -172,14 +174,19 @@ class AckFrame:
     @classmethod
     def decode(cls, octets: bytes) -> AckFrame:
         """The acknowledgement that `octets` are. Raises MeshError."""
-        if octets and octets[0] >> VERSION_SHIFT != VERSION:
-            raise MeshError("unknown version", f"{octets[0] >> VERSION_SHIFT}, expected {VERSION}")
-        if len(octets) != ACK.size:
-            raise MeshError("wrong size", f"an acknowledgement of {len(octets)} octets")
-        first, hint, counter_low, tag = ACK.unpack(octets)
-        if first != ACK_FIRST_OCTET:
-            raise MeshError("frame malformed", f"{first:#04x} before an acknowledgement")
-        return cls(hint, counter_low, tag)
+        return cls(*read_ack(octets))
+
+
+def read_ack(octets: bytes) -> tuple[int, int, bytes]:
+    """Hint, the counter's low 16 bits, tag: what `AckFrame.decode` is made of. Raises MeshError."""
+    if octets and octets[0] >> VERSION_SHIFT != VERSION:
+        raise MeshError("unknown version", f"{octets[0] >> VERSION_SHIFT}, expected {VERSION}")
+    if len(octets) != ACK.size:
+        raise MeshError("wrong size", f"an acknowledgement of {len(octets)} octets")
+    first, hint, counter_low, tag = ACK.unpack(octets)
+    if first != ACK_FIRST_OCTET:
+        raise MeshError("frame malformed", f"{first:#04x} before an acknowledgement")
+    return hint, counter_low, tag
 
 
 def _fault_in(kind: FrameType, is_to_one: bool, wants_ack: bool) -> str | None:

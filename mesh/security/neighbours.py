@@ -12,7 +12,6 @@ Never   takes a proof back because of anything heard; `forget` does
 from __future__ import annotations
 
 import enum
-from collections import OrderedDict
 from typing import Final
 
 from amistack.identifiers import Eui64
@@ -36,9 +35,11 @@ class Verdict(enum.Enum):
 class Window:
     """The counters of one neighbour: the highest, and which of the last WINDOW_SIZE were seen."""
 
-    __slots__ = ("highest", "highest_broadcast", "proven_until", "seen")
+    __slots__ = ("heard_as", "highest", "highest_broadcast", "proven_until", "seen")
 
     def __init__(self) -> None:
+        self.heard_as = 0
+        """The how many-eth frame of any neighbour its latest was: who was heard longest ago."""
         self.highest = -1
         self.highest_broadcast = -1
         self.seen = 0  # bit i stands for counter highest - i
@@ -88,7 +89,16 @@ class Window:
 
 
 class Neighbours:
-    """All of them, those heard last at the end."""
+    """All of them."""
+
+    __slots__ = (
+        "_heard_count",
+        "_proven",
+        "_proven_count_max",
+        "_unproven",
+        "_unproven_count_max",
+        "displaced_count",
+    )
 
     def __init__(
         self,
@@ -98,8 +108,10 @@ class Neighbours:
     ) -> None:
         self._proven_count_max = proven_count_max
         self._unproven_count_max = unproven_count_max
-        self._proven: OrderedDict[Eui64, Window] = OrderedDict()
-        self._unproven: OrderedDict[Eui64, Window] = OrderedDict()
+        # Frames come by the dozen for each that makes room: the order is looked for then.
+        self._proven: dict[Eui64, Window] = {}
+        self._unproven: dict[Eui64, Window] = {}
+        self._heard_count = 0
         self.displaced_count = 0
 
     def __len__(self) -> int:
@@ -108,7 +120,7 @@ class Neighbours:
     @property
     def proven(self) -> list[Eui64]:
         """Those that have proved themselves, heard longest ago first."""
-        return list(self._proven)
+        return sorted(self._proven, key=lambda neighbour: self._proven[neighbour].heard_as)
 
     def is_proven(self, neighbour: Eui64) -> bool:
         """Whether its control frames count."""
@@ -118,34 +130,38 @@ class Neighbours:
         """Its window; None if nothing true was heard of it, or it was displaced."""
         return self._proven.get(neighbour) or self._unproven.get(neighbour)
 
-    def heard(self, neighbour: Eui64) -> Window:
-        """Its window, made if there is none; a true frame of it was heard now."""
-        window = self._proven.get(neighbour)
-        if window is not None:
-            self._proven.move_to_end(neighbour)
-            return window
-        window = self._unproven.get(neighbour)
-        if window is not None:
-            self._unproven.move_to_end(neighbour)
-            return window
-        window = self._unproven[neighbour] = Window()
-        if len(self._unproven) > self._unproven_count_max:
-            self._unproven.popitem(last=False)
-            self.displaced_count += 1
+    def heard(self, neighbour: Eui64, found: Window | None = None) -> Window:
+        """Its window, made if there is none; a true frame of it was heard now.
+
+        `found` is what `find` gave just before, to whom that is known.
+        """
+        window = found or self.find(neighbour)
+        if window is None:
+            window = Window()
+            self._put(self._unproven, neighbour, window, self._unproven_count_max)
+        self._heard_count += 1
+        window.heard_as = self._heard_count
         return window
 
     def prove(self, neighbour: Eui64, counter: int) -> Window:
         """It answered a challenge of ours in the frame with `counter`."""
         window = self._proven.get(neighbour) or self._unproven.pop(neighbour, None) or Window()
         window.prove(counter)
-        self._proven[neighbour] = window
-        self._proven.move_to_end(neighbour)
-        if len(self._proven) > self._proven_count_max:
-            self._proven.popitem(last=False)
-            self.displaced_count += 1
+        if neighbour not in self._proven:
+            self._put(self._proven, neighbour, window, self._proven_count_max)
+        self._heard_count += 1
+        window.heard_as = self._heard_count
         return window
 
     def forget(self, neighbour: Eui64) -> None:
         """It has to prove itself again."""
         self._proven.pop(neighbour, None)
         self._unproven.pop(neighbour, None)
+
+    def _put(
+        self, rows: dict[Eui64, Window], neighbour: Eui64, window: Window, count_max: int
+    ) -> None:
+        if len(rows) >= count_max:
+            del rows[min(rows, key=lambda each: rows[each].heard_as)]
+            self.displaced_count += 1
+        rows[neighbour] = window

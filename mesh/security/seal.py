@@ -21,16 +21,18 @@ from typing import Final
 
 from amistack.errors import LocalProtocolError, MeshError
 from amistack.identifiers import EUI64_SIZE, Eui64
+from amistack.values import frozen_value
 from mesh.security.cipher import AesCcm, Cipher
 from mesh.security.counters import Counters
 from mesh.security.frame import (
     ACK,
+    ACK_COVERED,
     ACK_FIRST_OCTET,
-    ACK_HEAD,
     ACK_SIZE,
     HEADER,
     HINT,
     KEY_INDEX_MAX,
+    NONCE,
     PAYLOAD_SIZE_MAX,
     TAG_SIZE,
     TO_ONE,
@@ -39,9 +41,9 @@ from mesh.security.frame import (
     VERSION,
     VERSION_SHIFT,
     WANTS_ACK,
-    AckFrame,
     FrameType,
     hint_of,
+    read_ack,
     read_header,
 )
 from mesh.security.limits import ChallengeLimits, PendingChallenges
@@ -53,13 +55,14 @@ ANSWER_HEAD_SIZE: Final = 4
 
 _VERSION_AND_TO_ONE: Final = 0xE0 | TO_ONE
 _TO_ONE_OF_OURS: Final = VERSION << VERSION_SHIFT | TO_ONE
+_HEADER_END: Final = HEADER.size
 _HINT_END: Final = HEADER.size + HINT.size
 
 _ACK_NONCE_BIT: Final = 0x80
 """In the nonce's last octet: an acknowledgement has the nonce of its frame but for this bit."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class Sealed:
     """A frame ready for the air. To repeat it, send the same octets again: never seal it again."""
 
@@ -69,7 +72,7 @@ class Sealed:
     wants_ack: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class Received:
     """A true frame for us, or for everybody.
 
@@ -89,7 +92,7 @@ class Received:
     is_repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class Acknowledged:
     """Our frame with `counter` arrived at `neighbour`. Once for each frame."""
 
@@ -132,6 +135,22 @@ class Seal:
     is what was last put on disk for `CountersWanted`, 0 on a first start. `make_cipher` is for
     simulators that have no outsiders.
     """
+
+    __slots__ = (
+        "_active",
+        "_awaited",
+        "_awaited_low",
+        "_challenges",
+        "_ciphers",
+        "_limits",
+        "_make_cipher",
+        "_own_hint",
+        "counters",
+        "latest_source",
+        "neighbours",
+        "own",
+        "refused",
+    )
 
     def __init__(
         self,
@@ -269,14 +288,14 @@ class Seal:
             if size == ACK_SIZE:
                 if octets[1:3] != self._own_hint:
                     return None
-            elif size >= UNICAST_OVERHEAD and octets[HEADER.size : _HINT_END] != self._own_hint:
+            elif size >= UNICAST_OVERHEAD and octets[_HEADER_END:_HINT_END] != self._own_hint:
                 return None
         try:
-            if len(octets) == ACK_SIZE:
+            if size == ACK_SIZE:
                 acknowledged = self._open_ack(octets)
                 self.latest_source = acknowledged.neighbour
                 return acknowledged
-            heard = self._open_frame(octets, now=now)
+            heard = self._open_frame(octets, now)
             self.latest_source = heard.source
             return heard
         except MeshError as error:
@@ -318,13 +337,12 @@ class Seal:
             first |= TO_ONE | (WANTS_ACK if wants_ack else 0)
             header = HEADER.pack(first, self._active, counter, self.own) + destination[6:]
             covered = header + destination
-        nonce = _nonce(self.own, counter, self._active)
-        octets = header + self._ciphers[self._active].seal(nonce, payload, covered)
+        octets = header + self._ciphers[self._active].seal(_nonce_in(header), payload, covered)
         if wants_ack and destination is not None:
             self._await(counter, _Awaited(destination, octets[-TAG_SIZE:], self._active))
         return Sealed(octets, destination, counter, wants_ack)
 
-    def _open_frame(self, octets: bytes, *, now: float) -> Received | Challenged:
+    def _open_frame(self, octets: bytes, now: float) -> Received | Challenged:
         kind, wants_ack, is_broadcast, key_index, counter, source = read_header(octets)
         if source == self.own:
             raise MeshError("own address as source", "a reflection, or another node that has it")
@@ -333,22 +351,27 @@ class Seal:
             raise MeshError("unknown key", f"{key_index}, expected {self.key_indices}")
         window = self.neighbours.find(source)
         verdict = Verdict.NEW
-        if window is not None:
+        if window is not None and counter <= window.highest:
             verdict = window.verdict(counter, is_broadcast=is_broadcast)
-        if verdict is Verdict.TOO_OLD or (verdict is Verdict.REPEATED and not wants_ack):
-            raise MeshError("replayed", f"counter {counter} of {source.hex()}")
-        size = HEADER.size if is_broadcast else _HINT_END
-        covered = octets[:size] if is_broadcast else octets[:size] + self.own
-        nonce = _nonce(source, counter, key_index)
-        payload = cipher.open(nonce, octets[size:], covered)
+            if verdict is Verdict.TOO_OLD or (verdict is Verdict.REPEATED and not wants_ack):
+                raise MeshError("replayed", f"counter {counter} of {source.hex()}")
+        if is_broadcast:
+            covered, sealed = octets[:_HEADER_END], octets[_HEADER_END:]
+        else:
+            covered, sealed = octets[:_HINT_END] + self.own, octets[_HINT_END:]
+        payload = cipher.open(_nonce_in(octets), sealed, covered)
         if payload is None:
             raise MeshError("wrong tag", f"counter {counter} of {source.hex()}")
-        if kind is FrameType.CHALLENGE:
+        if kind is FrameType.DATA:
+            if verdict is Verdict.NEW:
+                window = self.neighbours.heard(source, window)
+                window.mark(counter, is_broadcast=is_broadcast)
+        elif kind is FrameType.CHALLENGE:
             if payload:
                 raise MeshError("frame malformed", f"challenge with {len(payload)} octets")
             self.neighbours.heard(source).mark(counter, is_broadcast=False)
             return Challenged(source, counter)
-        if kind is FrameType.ANSWER:
+        else:
             if len(payload) < ANSWER_HEAD_SIZE:
                 raise MeshError("frame malformed", f"answer of {len(payload)} octets")
             asked = int.from_bytes(payload[:ANSWER_HEAD_SIZE])
@@ -357,9 +380,6 @@ class Seal:
             payload = payload[ANSWER_HEAD_SIZE:]
             window = self.neighbours.prove(source, counter)
             self._limits.proved(source)
-        elif verdict is Verdict.NEW:
-            window = self.neighbours.heard(source)
-            window.mark(counter, is_broadcast=is_broadcast)
         return Received(
             source,
             payload,
@@ -368,27 +388,27 @@ class Seal:
             octets[-TAG_SIZE:],
             is_broadcast,
             wants_ack,
-            is_fresh=window is not None and window.is_proven,
-            is_repeated=verdict is Verdict.REPEATED,
+            window is not None and window.proven_until >= 0,
+            verdict is Verdict.REPEATED,
         )
 
     def _open_ack(self, octets: bytes) -> Acknowledged:
-        frame = AckFrame.decode(octets)
-        counter = self._awaited_low.get(frame.counter_low)
+        hint, low, tag = read_ack(octets)
+        counter = self._awaited_low.get(low)
         awaited = None if counter is None else self._awaited.get(counter)
         if counter is None or awaited is None:
-            raise MeshError("acknowledgement not awaited", f"counter ..{frame.counter_low:04x}")
+            raise MeshError("acknowledgement not awaited", f"counter ..{low:04x}")
         cipher = self._ciphers.get(awaited.key_index)
         if cipher is None:
             raise MeshError("unknown key", f"{awaited.key_index}, dropped meanwhile")
         nonce = _nonce(self.own, counter, awaited.key_index | _ACK_NONCE_BIT)
-        covered = _ack_header(frame.hint, frame.counter_low, awaited.neighbour, awaited.tag)
-        if not cipher.fits(nonce, frame.tag, covered):
+        covered = _ack_header(hint, low, awaited.neighbour, awaited.tag)
+        if not cipher.fits(nonce, tag, covered):
             raise MeshError("wrong tag", f"acknowledgement of {counter}")
         self._forget_awaited(counter)
         window = self.neighbours.find(awaited.neighbour)
         if window is not None:
-            self.neighbours.heard(awaited.neighbour)
+            self.neighbours.heard(awaited.neighbour, window)
         return Acknowledged(awaited.neighbour, counter)
 
     def _await(self, counter: int, awaited: _Awaited) -> None:
@@ -405,9 +425,14 @@ class Seal:
 
 
 def _nonce(source: Eui64, counter: int, last: int) -> bytes:
-    return b"%b%b%c" % (source, counter.to_bytes(4), last)
+    return NONCE.pack(source, counter, last)
+
+
+def _nonce_in(header: bytes) -> bytes:
+    """The nonce of a frame that begins so: source, counter, key index, as they stand there."""
+    return header[6:14] + header[2:6] + header[1:2]
 
 
 def _ack_header(hint: int, counter_low: int, acknowledger: Eui64, tag: bytes) -> bytes:
     """What an acknowledgement's tag covers: its own octets, who gives it, which frame it is for."""
-    return b"%b%b%b" % (ACK_HEAD.pack(ACK_FIRST_OCTET, hint, counter_low), acknowledger, tag)
+    return ACK_COVERED.pack(ACK_FIRST_OCTET, hint, counter_low, acknowledger, tag)

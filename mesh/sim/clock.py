@@ -45,8 +45,12 @@ class VirtualClock:
         """Let everything happen whose time is before `until`, then be at `until`."""
         waiting = self._waiting
         pop = heapq.heappop
-        while waiting and waiting[0][0] < until:
-            time, _, call, number = pop(waiting)
+        while waiting:
+            entry = pop(waiting)
+            time, _, call, number = entry
+            if time >= until:
+                heapq.heappush(waiting, entry)
+                break
             self.now = time
             self.call_count += 1
             call(number)

@@ -1,45 +1,59 @@
 """What goes wrong, done to a world: at a time, or by chance.
 
 Gives   every fault of a scenario planned on the world's clock, its targets drawn when it comes,
-        a note when it begins and when it ends
+        a note when it begins and when it ends, and the failure with whom it met
 Never   undoes more than it did
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+from mesh.sim.failures import Failure, Failures
 from mesh.sim.scenario import Fault, FaultKind, Whom
 from mesh.sim.traffic import DAY_S
 from mesh.sim.world import POWER_UP_SPREAD_S, World
 
 _Undo = Callable[[], None]
+_Done = tuple[Failure, _Undo | None]
+"""What failed, and how it is mended; None for what mends itself."""
 
 
-def plan(world: World, *, until: float) -> None:
-    """Plan all faults of the world's scenario that begin before `until`."""
+def plan(world: World, *, until: float) -> Failures:
+    """Plan all faults of the world's scenario that begin before `until`.
+
+    What is returned fills as they come.
+    """
+    failures = Failures()
     for index, fault in enumerate(world.scenario.faults):
         dice = world.chance.of(f"fault.{index}")
         if not fault.per_day:
             if fault.at_s < until:
-                world.clock.at(fault.at_s, _bring(world, fault, dice))
+                world.clock.at(fault.at_s, _bring(world, fault, dice, failures))
             continue
         rate = fault.per_day / DAY_S
         time = dice.expovariate(rate)
         while time < until:
-            world.clock.at(time, _bring(world, fault, dice))
+            world.clock.at(time, _bring(world, fault, dice, failures))
             time += dice.expovariate(rate)
+    return failures
 
 
-def _bring(world: World, fault: Fault, dice: random.Random) -> Callable[[int], None]:
+def _bring(
+    world: World, fault: Fault, dice: random.Random, failures: Failures
+) -> Callable[[int], None]:
     def begin(_: int) -> None:
-        undo = _DOERS[fault.what](world, fault, dice)
-        if undo is not None and fault.for_s:
+        failure, undo = _DOERS[fault.what](world, fault, dice)
+        failures.began(failure)
+        if undo is None:
+            failures.ended(failure, at=world.clock.now + RESTART_S)
+        elif fault.for_s:
 
             def end(_: int) -> None:
                 world.note(f"{fault.kind} ends")
+                failures.ended(failure, at=world.clock.now)
                 undo()
 
             world.clock.at(world.clock.now + fault.for_s, end)
@@ -58,13 +72,36 @@ def _targets(world: World, fault: Fault, dice: random.Random) -> list[int]:
     return sorted(dice.sample(awake, min(len(awake), max(1, wanted) if awake else 0)))
 
 
-def _crash(world: World, fault: Fault, dice: random.Random) -> _Undo:
-    return _without_power(world, _targets(world, fault, dice), dice, fault.kind)
+def _failure(
+    world: World,
+    fault: Fault,
+    *,
+    nodes: Sequence[int] = (),
+    pairs: Sequence[tuple[int, int]] = (),
+    centre: tuple[float, float] | None = None,
+) -> Failure:
+    return Failure(
+        fault.what,
+        world.clock.now,
+        nodes=nodes,
+        pairs=pairs,
+        centre=centre,
+        radius_m=fault.radius_m if centre is not None else 0.0,
+        share=fault.share,
+    )
 
 
-def _area_off(world: World, fault: Fault, dice: random.Random) -> _Undo:
-    within = [number for number in _within(world, fault, dice) if world.is_up(number)]
-    return _without_power(world, within, dice, fault.kind)
+def _crash(world: World, fault: Fault, dice: random.Random) -> _Done:
+    numbers = _targets(world, fault, dice)
+    undo = _without_power(world, numbers, dice, fault.kind)
+    return _failure(world, fault, nodes=numbers), undo
+
+
+def _area_off(world: World, fault: Fault, dice: random.Random) -> _Done:
+    centre, around = _within(world, fault, dice)
+    within = [number for number in around if world.is_up(number)]
+    undo = _without_power(world, within, dice, fault.kind)
+    return _failure(world, fault, nodes=within, centre=centre), undo
 
 
 def _without_power(world: World, numbers: list[int], dice: random.Random, kind: str) -> _Undo:
@@ -80,15 +117,16 @@ def _without_power(world: World, numbers: list[int], dice: random.Random, kind: 
     return undo
 
 
-def _restart(world: World, fault: Fault, dice: random.Random) -> None:
+def _restart(world: World, fault: Fault, dice: random.Random) -> _Done:
     numbers = _targets(world, fault, dice)
     world.note(f"restart: {_named(world, numbers)}")
     for number in numbers:
         world.power_off(number)
         world.clock.at(world.clock.now + RESTART_S, world.power_on, number)
+    return _failure(world, fault, nodes=numbers), None
 
 
-def _backhaul(world: World, fault: Fault, dice: random.Random) -> _Undo:
+def _backhaul(world: World, fault: Fault, dice: random.Random) -> _Done:
     numbers = _targets(world, fault, dice)
     world.note(f"backhaul: {_named(world, numbers)} cut off from the head-end")
     for number in numbers:
@@ -98,10 +136,10 @@ def _backhaul(world: World, fault: Fault, dice: random.Random) -> _Undo:
         for number in numbers:
             world.cut_backhaul(number, is_cut=False)
 
-    return undo
+    return _failure(world, fault, nodes=numbers), undo
 
 
-def _drift(world: World, fault: Fault, dice: random.Random) -> _Undo:
+def _drift(world: World, fault: Fault, dice: random.Random) -> _Done:
     numbers = _targets(world, fault, dice)
     world.note(f"drift: {_named(world, numbers)} up to {fault.ppm:g} ppm off")
     for number in numbers:
@@ -111,16 +149,16 @@ def _drift(world: World, fault: Fault, dice: random.Random) -> _Undo:
         for number in numbers:
             world.stations.set_drift(number, 0)
 
-    return undo
+    return _failure(world, fault, nodes=numbers), undo
 
 
-def _link_fade(world: World, fault: Fault, dice: random.Random) -> _Undo:
+def _link_fade(world: World, fault: Fault, dice: random.Random) -> _Done:
     pairs = [pair for pair in _pairs(world) if dice.random() < fault.share]
     world.note(f"link-fade: {len(pairs)} pairs lose {fault.loss_db:g} dB")
-    return _with_loss(world, pairs, fault.loss_db)
+    return _failure(world, fault, pairs=pairs), _with_loss(world, pairs, fault.loss_db)
 
 
-def _partition(world: World, fault: Fault, dice: random.Random) -> _Undo:
+def _partition(world: World, fault: Fault, dice: random.Random) -> _Done:
     places = world.placement.places
     axis = 0 if _span(world, 0) >= _span(world, 1) else 1
     middle = sorted(place[axis] for place in places)[len(places) // 2]
@@ -128,7 +166,9 @@ def _partition(world: World, fault: Fault, dice: random.Random) -> _Undo:
     is_low = [place[axis] < middle for place in places]
     pairs = [(a, b) for a, b in _pairs(world) if is_low[a] != is_low[b]]
     world.note(f"partition: {len(pairs)} pairs cut")
-    return _with_loss(world, pairs, fault.loss_db)
+    failure = _failure(world, fault, pairs=pairs)
+    failure.axis, failure.middle = axis, middle
+    return failure, _with_loss(world, pairs, fault.loss_db)
 
 
 def _pairs(world: World) -> list[tuple[int, int]]:
@@ -152,13 +192,14 @@ def _with_loss(world: World, pairs: list[tuple[int, int]], loss_db: float) -> _U
     return lambda: change(-loss_db)
 
 
-def _jam(world: World, fault: Fault, dice: random.Random) -> _Undo:
-    within = _within(world, fault, dice)
+def _jam(world: World, fault: Fault, dice: random.Random) -> _Done:
+    centre, within = _within(world, fault, dice)
     world.note(f"jam: {fault.jam_dbm:g} dBm at {_named(world, within)}")
-    return world.stations.medium.jam(within, fault.jam_dbm)
+    undo = world.stations.medium.jam(within, fault.jam_dbm)
+    return _failure(world, fault, nodes=within, centre=centre), undo
 
 
-def _damage(world: World, fault: Fault, dice: random.Random) -> _Undo:
+def _damage(world: World, fault: Fault, dice: random.Random) -> _Done:
     del dice
     world.note(f"damage: {fault.share:.1%} of frames")
     before = world.stations.damage_share
@@ -167,10 +208,10 @@ def _damage(world: World, fault: Fault, dice: random.Random) -> _Undo:
     def undo() -> None:
         world.stations.damage_share = before
 
-    return undo
+    return _failure(world, fault), undo
 
 
-def _double(world: World, fault: Fault, dice: random.Random) -> _Undo:
+def _double(world: World, fault: Fault, dice: random.Random) -> _Done:
     del dice
     world.note(f"double: {fault.share:.1%} of frames")
     before = world.stations.double_share
@@ -179,14 +220,16 @@ def _double(world: World, fault: Fault, dice: random.Random) -> _Undo:
     def undo() -> None:
         world.stations.double_share = before
 
-    return undo
+    return _failure(world, fault), undo
 
 
-def _within(world: World, fault: Fault, dice: random.Random) -> list[int]:
-    """All meters within the fault's radius of one that is drawn."""
+def _within(
+    world: World, fault: Fault, dice: random.Random
+) -> tuple[tuple[float, float], list[int]]:
+    """The place of a meter that is drawn, and all meters within the fault's radius of it."""
     centre = world.placement.places[dice.choice(world.meters)]
     reach = fault.radius_m**2
-    return [
+    return centre, [
         number
         for number in world.meters
         if sum((a - b) ** 2 for a, b in zip(world.placement.places[number], centre, strict=True))
@@ -215,7 +258,7 @@ NAMED_MAX: Final = 8
 RESTART_S: Final = 2.0
 """A node that starts anew is back after so long."""
 
-_DOERS: Final[dict[FaultKind, Callable[[World, Fault, random.Random], _Undo | None]]] = {
+_DOERS: Final[dict[FaultKind, Callable[[World, Fault, random.Random], _Done]]] = {
     FaultKind.CRASH: _crash,
     FaultKind.RESTART: _restart,
     FaultKind.AREA_OFF: _area_off,

@@ -16,8 +16,10 @@ import array
 import math
 import random
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
+from itertools import compress, count
+from operator import ge
 from typing import Final, Protocol
 
 from amistack.errors import LocalProtocolError
@@ -183,6 +185,7 @@ class Medium:
             # What is left of it disturbs nobody, and nobody can use the beginning.
             self._flying[station] = None
             self.active.remove(flying)
+            flying.overlaps = None
 
     def join(self, station: int) -> None:
         """The station has power again."""
@@ -236,15 +239,16 @@ class Medium:
 
     def _is_busy(self, station: int) -> bool:
         """Whether the station feels so much energy that it does not send."""
-        energy = self._noise_mw[station]
-        links, fading = self.links, self._fading
+        energy, busy = self._noise_mw[station], self._busy_mw
+        index, means, fading = self.links.index, self.links.means, self._fading
         for other in self.active:
-            column = links.index[other.source].get(station)
+            source = other.source
+            column = index[source].get(station)
             if column is not None:
-                energy += 10 ** (
-                    (links.means[other.source][column] + fading[other.dice[column]]) / 10
-                )
-        return energy >= self._busy_mw
+                energy += 10 ** ((means[source][column] + fading[other.dice[column]]) / 10)
+                if energy >= busy:
+                    return True
+        return energy >= busy
 
     # Frames
 
@@ -261,9 +265,10 @@ class Medium:
         if _IS_BIG_ENDIAN:
             dice.byteswap()
         frame.dice = dice
-        audience = self._audience[station]
+        audiences = self._audience
+        audience = audiences[station]
         for other in self.active:
-            if audience & self._audience[other.source]:
+            if audience & audiences[other.source]:
                 _overlap(frame, other)
                 _overlap(other, frame)
         self.active.append(frame)
@@ -287,6 +292,9 @@ class Medium:
             self._deliver_disturbed(frame)
         else:
             self._deliver(frame)
+        # Others may still need this frame, nobody what it met: or, where the channel is never
+        # silent, each would hold the one before it in memory, back to the first.
+        frame.overlaps = None
         self._sent(station, was_on_air=True)
 
     def _deliver(self, frame: Transmission) -> None:
@@ -306,7 +314,7 @@ class Medium:
             return
         fading = self._fading
         receivers = links.receivers[source]
-        strong = [n for n, need in enumerate(needs) if dice[n] >= need]
+        strong = list(compress(count(), map(ge, dice, needs)))
         counters.lost_weak += len(receivers) - len(strong)
         for column in strong:
             receiver = receivers[column]
@@ -324,20 +332,23 @@ class Medium:
         means, needs, receivers = links.means[source], links.needs[source], links.receivers[source]
         if destination >= 0 and not self._is_open:
             only = links.index[source].get(destination)
-            columns: Sequence[int] = () if only is None else (only,)
+            strong = [] if only is None or dice[only] < needs[only] else [only]
+            counters.lost_weak += only is not None and not strong
         else:
-            columns = range(len(receivers))
-        strong = [column for column in columns if dice[column] >= needs[column]]
-        counters.lost_weak += len(columns) - len(strong)
+            strong = list(compress(count(), map(ge, dice, needs)))
+            counters.lost_weak += len(receivers) - len(strong)
         others = [
             (links.index[other.source], links.means[other.source], other.dice)
             for other in frame.overlaps or ()
         ]
+        deaf_until, capture = self._deaf_until, self._capture
         for column in strong:
             receiver = receivers[column]
-            if self._deaf_until[receiver] > start:
+            if deaf_until[receiver] > start:
                 counters.lost_deaf += 1
                 continue
+            dbm = means[column] + fading[dice[column]]
+            power = 10 ** (dbm / 10)
             disturbance = self._noise_mw[receiver]
             for index, powers, falls in others:
                 place = index.get(receiver)
@@ -345,8 +356,9 @@ class Medium:
                     # As if all were on the air at the same time: what overlaps is judged harder
                     # than it may deserve, never softer.
                     disturbance += 10 ** ((powers[place] + fading[falls[place]]) / 10)
-            dbm = means[column] + fading[dice[column]]
-            if 10 ** (dbm / 10) < self._capture * disturbance:
+                    if power < capture * disturbance:
+                        break
+            if power < capture * disturbance:
                 counters.lost_collided += 1
             else:
                 counters.received += 1

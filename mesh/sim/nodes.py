@@ -11,6 +11,7 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -46,22 +47,20 @@ class FastCipher:
     def __init__(self, key: bytes) -> None:
         self._key = zlib.crc32(key)
 
-    def _sum(self, nonce: bytes, header: bytes, text: bytes) -> bytes:
-        return zlib.crc32(text, zlib.crc32(header, zlib.crc32(nonce, self._key))).to_bytes(4, "big")
-
     def seal(self, nonce: bytes, plaintext: bytes, header: bytes) -> bytes:
         """The plaintext, and a checksum as long as a tag."""
-        return plaintext + self._sum(nonce, header, plaintext).rjust(TAG_SIZE, b"\0")
+        checksum = zlib.crc32(nonce + header + plaintext, self._key)
+        return plaintext + checksum.to_bytes(TAG_SIZE, "big")
 
     def open(self, nonce: bytes, sealed: bytes, header: bytes) -> bytes | None:
         """The plaintext, or None where the checksum does not fit."""
         plaintext = sealed[:-TAG_SIZE]
-        fits = sealed[-TAG_SIZE:] == self._sum(nonce, header, plaintext).rjust(TAG_SIZE, b"\0")
-        return plaintext if fits else None
+        checksum = zlib.crc32(nonce + header + plaintext, self._key)
+        return plaintext if sealed[-TAG_SIZE:] == checksum.to_bytes(TAG_SIZE, "big") else None
 
     def tag(self, nonce: bytes, header: bytes) -> bytes:
         """The checksum of an acknowledgement."""
-        return self._sum(nonce, header, b"")[:ACK_TAG_SIZE]
+        return zlib.crc32(nonce + header, self._key).to_bytes(ACK_TAG_SIZE, "big")
 
     def fits(self, nonce: bytes, tag: bytes, header: bytes) -> bool:
         """Whether it is right."""
@@ -193,7 +192,8 @@ class MeshRouter:
 
     def parents(self, machine: NodeMachine) -> Sequence[int]:
         """Whom the node sends upward to, the preferred first."""
-        return [self.numbers[address] for address in mesh_node(machine).parent_set]
+        numbers = self.numbers
+        return [numbers[row.eui] for row in _station(machine).node.dodag.place.parents]
 
     def route(self, root: NodeMachine, number: int, *, now: float) -> Sequence[int] | None:
         """The nodes that a packet from this root crosses, `number` last; None if unknown."""
@@ -206,7 +206,7 @@ class MeshRouter:
 
     def queue_share(self, machine: NodeMachine) -> float:
         """How full all queues of the node together are, 1 being their bound."""
-        return mesh_node(machine).queue_length / self.queue_bound
+        return _station(machine).node.queue_length / self.queue_bound
 
 
 def make_mesh_router(addresses: Sequence[Eui64], scenario: Scenario) -> MeshRouter:
@@ -214,7 +214,8 @@ def make_mesh_router(addresses: Sequence[Eui64], scenario: Scenario) -> MeshRout
     return MeshRouter(
         addresses,
         load_profile(scenario.profile),
-        CIPHERS[scenario.cipher],
+        # All nodes have one key: one cipher made ready serves them all.
+        cache(CIPHERS[scenario.cipher]),
         read_radio(scenario.radio).sensitivity_dbm,
     )
 

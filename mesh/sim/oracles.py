@@ -111,7 +111,9 @@ def cycles(parents: Sequence[int]) -> list[tuple[int, ...]]:
     """The loops among nodes that each point to one other (-1 for none)."""
     state = bytearray(len(parents))  # 0 not seen, 1 on the way now, 2 done
     found = []
-    for start in range(len(parents)):
+    for start, is_seen in enumerate(state):
+        if is_seen:
+            continue
         way: list[int] = []
         node = start
         while node >= 0 and state[node] == 0:
@@ -169,7 +171,8 @@ class QueueWatch:
     def look(self, shares: Iterable[tuple[int, float]], *, at: float) -> None:
         """Take one snapshot: (node, how full its fullest queue is)."""
         for node, share in shares:
-            self.fullest = max(self.fullest, share)
+            if share > self.fullest:
+                self.fullest = share
             if share > 1:
                 self._faults.add(f"t={at:.1f} a queue of {node} holds {share:.2f} of its bound")
 

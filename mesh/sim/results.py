@@ -51,7 +51,7 @@ def figures(
     if any(exchange.kind is Kind.REQUEST for exchange in exchanges):
         found["on_demand"] = _on_demand(exchanges)
     if repairs.orphans:
-        found["repair"] = _repair(repairs)
+        found["repair"] = repair_figures(repairs)
     if returns.returns:
         found["restart"] = _restart(returns)
     stretch = percentile(stretches(world), 0.9)
@@ -143,7 +143,8 @@ def _on_demand(exchanges: Sequence[Exchange]) -> Figures:
     }
 
 
-def _repair(repairs: RepairWatch) -> Figures:
+def repair_figures(repairs: RepairWatch) -> Figures:
+    """How long orphans took, in the three clocks of `mesh.sim.repairs`."""
     orphans = [orphan for orphan in repairs.orphans if not orphan.is_gone]
     noticed = [
         orphan.noticed_at - orphan.died_at for orphan in orphans if orphan.noticed_at is not None

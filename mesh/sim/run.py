@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from amistack.identifiers import Eui64
+from mesh.sim.failures import Failures
 from mesh.sim.faults import plan
+from mesh.sim.garbage import few_collections
 from mesh.sim.isolations import IsolationCases
 from mesh.sim.radio import read_radio
 from mesh.sim.repairs import RepairWatch
@@ -38,9 +40,70 @@ class Run:
     world: World
     repairs: RepairWatch
     isolations: IsolationCases | None
+    failures: Failures
     figures: Figures
 
 
+class Simulation:
+    """A scenario that is running: its world, with its load, its faults and who watches it."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        make_router: MakeRouter,
+        *,
+        seed: int,
+        prepare: Callable[[World], None] | None = None,
+    ) -> None:
+        """`prepare` may add watchers to the world before anything happens in it."""
+        radio = read_radio(scenario.radio).at_rate(scenario.rate_bps)
+        self.world = world = World(scenario, make_router, seed=seed, radio=radio)
+        self.repairs = RepairWatch(world)
+        world.watch_deaths(self.repairs.died)
+        self.returns = ReturnWatch(world)
+        world.watch_deaths(self.returns.died)
+        world.watch_returns(self.returns.came_back)
+        self.isolations: IsolationCases | None = None
+        if scenario.isolations.each:
+            self.isolations = IsolationCases(world, scenario.isolations)
+        if prepare is not None:
+            prepare(world)
+        self.end = scenario.hours * 3600
+        self._forming = min(scenario.forming_s, self.end)
+        self._airtime = Airtime([], [])
+        world.clock.at(self._forming, self._begin)
+        self.failures = plan(world, until=self.end)
+        world.start()
+
+    def _begin(self, _: int) -> None:
+        world, scenario = self.world, self.world.scenario
+        before = world.stations.airtime
+        self._airtime = Airtime(list(before.control), list(before.data))
+        world.traffic.start(until=max(self._forming, self.end - scenario.draining_s))
+        if self.isolations is not None:
+            self.isolations.start(until=self.end - scenario.draining_s)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left of the scenario, by its hours or because all was isolated."""
+        is_isolated = self.isolations is not None and self.isolations.is_done
+        return self.world.clock.now >= self.end or is_isolated
+
+    def figures(self, *, wall_s: float, cpu_s: float) -> Figures:
+        """What it came to by now; the seconds that it took are the caller's to know."""
+        return figures(
+            self.world,
+            repairs=self.repairs,
+            isolations=self.isolations,
+            returns=self.returns,
+            measured_s=self.world.clock.now - self._forming if self._airtime.control else 0.0,
+            airtime=self._airtime,
+            wall_s=wall_s,
+            cpu_s=cpu_s,
+        )
+
+
+@few_collections()
 def simulate(
     scenario: Scenario,
     make_router: MakeRouter,
@@ -51,46 +114,12 @@ def simulate(
 ) -> Run:
     """Run it. `prepare` may add watchers to the world before anything happens in it."""
     wall, cpu = time.perf_counter(), time.process_time()
-    radio = read_radio(scenario.radio).at_rate(scenario.rate_bps)
-    world = World(scenario, make_router, seed=seed, radio=radio)
-    repairs = RepairWatch(world)
-    world.watch_deaths(repairs.died)
-    returns = ReturnWatch(world)
-    world.watch_deaths(returns.died)
-    world.watch_returns(returns.came_back)
-    isolations: IsolationCases | None = None
-    if scenario.isolations.each:
-        isolations = IsolationCases(world, scenario.isolations)
-    if prepare is not None:
-        prepare(world)
-    end = scenario.hours * 3600
-    forming = min(scenario.forming_s, end)
-    airtime = Airtime([], [])
-
-    def begin(_: int) -> None:
-        nonlocal airtime
-        airtime = Airtime(list(world.stations.airtime.control), list(world.stations.airtime.data))
-        world.traffic.start(until=max(forming, end - scenario.draining_s))
-        if isolations is not None:
-            isolations.start(until=end - scenario.draining_s)
-
-    world.clock.at(forming, begin)
-    plan(world, until=end)
-    world.start()
+    running = Simulation(scenario, make_router, seed=seed, prepare=prepare)
     for step in range(1, STEP_COUNT + 1):
-        world.run_until(end * step / STEP_COUNT)
+        running.world.run_until(running.end * step / STEP_COUNT)
         if progress is not None:
-            progress(world, step / STEP_COUNT)
-        if isolations is not None and isolations.is_done:
+            progress(running.world, step / STEP_COUNT)
+        if running.is_over:
             break
-    found = figures(
-        world,
-        repairs=repairs,
-        isolations=isolations,
-        returns=returns,
-        measured_s=world.clock.now - forming if airtime.control else 0.0,
-        airtime=airtime,
-        wall_s=time.perf_counter() - wall,
-        cpu_s=time.process_time() - cpu,
-    )
-    return Run(world, repairs, isolations, found)
+    found = running.figures(wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu)
+    return Run(running.world, running.repairs, running.isolations, running.failures, found)

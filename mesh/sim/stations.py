@@ -108,7 +108,7 @@ class Stations:
         self._is_plain = [True] * links.count
         self._wake_at: list[float | None] = [None] * links.count
         self._wakeups = [(0.0, 0)] * links.count
-        self._radio = links.radio
+        self._airtime_of = links.radio.airtime
         for number in range(links.count):
             self.medium.cut(number)
 
@@ -117,6 +117,14 @@ class Stations:
     def machine(self, number: int) -> NodeMachine | None:
         """The machine of a station, None if it has no power."""
         return self._machines[number]
+
+    def machines(self) -> list[tuple[int, NodeMachine]]:
+        """All stations that have power, with their machines."""
+        return [
+            (number, machine)
+            for number, machine in enumerate(self._machines)
+            if machine is not None
+        ]
 
     def start(self, number: int, machine: NodeMachine) -> None:
         """The station has power; `machine` is its new life."""
@@ -138,7 +146,8 @@ class Stations:
     def own_time(self, number: int) -> float:
         """The time by the station's own clock."""
         own = self.clock.now * self._rates[number] + self._offsets[number]
-        return max(own, self._latest[number])
+        latest = self._latest[number]
+        return own if own > latest else latest
 
     def set_drift(self, number: int, parts_per_million: float) -> None:
         """Let the station's clock run fast (or slow, if negative) from now on; it does not jump."""
@@ -222,11 +231,10 @@ class Stations:
             if frame.wants_ack:
                 self._owes_control[self.numbers[destination]] = is_control
         held = self.airtime.control if is_control else self.airtime.data
-        held[number] += self._radio.airtime(len(octets))
-        if self.watchers:
-            to = BROADCAST if destination is None else self.numbers[destination]
-            for watcher in self.watchers:
-                watcher(self.clock.now, number, to, octets)
+        held[number] += self._airtime_of(len(octets))
+        to = BROADCAST if destination is None else self.numbers[destination]
+        for watcher in self.watchers:
+            watcher(self.clock.now, number, to, octets)
 
     def _heard(self, number: int, frame: Transmission, dbm: float) -> None:
         machine = self._machines[number]

@@ -287,17 +287,16 @@ class World:
 
     def machines(self) -> list[tuple[int, NodeMachine]]:
         """All nodes that have power."""
-        found = ((number, self.stations.machine(number)) for number in range(self.count))
-        return [(number, machine) for number, machine in found if machine is not None]
+        return self.stations.machines()
 
     def parents(self) -> list[int]:
         """The preferred parent of each node, -1 for none."""
         chosen = [-1] * self.count
+        first_meter = len(self.collectors)
+        of_machine = self.router.parents
         for number, machine in self.machines():
-            if number not in self.collectors:
-                candidates = self.router.parents(machine)
-                if candidates:
-                    chosen[number] = candidates[0]
+            if number >= first_meter and (candidates := of_machine(machine)):
+                chosen[number] = candidates[0]
         return chosen
 
     def relays(self) -> list[int]:
@@ -314,9 +313,7 @@ class World:
         self.clock.at(now + max(LOOK_EVERY_S, self.count / 50), self._look)
 
     def _note_frame(self, time: float, source: int, destination: int, octets: bytes) -> None:
-        self.trace = zlib.crc32(
-            octets, zlib.crc32(TRACED.pack(time, source, destination), self.trace)
-        )
+        self.trace = zlib.crc32(TRACED.pack(time, source, destination) + octets, self.trace)
 
 
 def station_address(number: int) -> Eui64:

@@ -51,6 +51,26 @@ reports about changes keep that distance."""
 class Station:
     """One node. Born silent; `start` begins."""
 
+    __slots__ = (
+        "_answers",
+        "_boot",
+        "_chance",
+        "_counters",
+        "_due",
+        "_events",
+        "_happened",
+        "_has_ground",
+        "_hops",
+        "_long",
+        "_look_at",
+        "_resume_at",
+        "_schedule",
+        "_wish_at",
+        "_wished_at",
+        "counters",
+        "node",
+    )
+
     def __init__(
         self,
         node: MeshNode,
@@ -65,6 +85,8 @@ class Station:
         `fragments` None is for a radio whose frames have room for every packet.
         """
         self.node = node
+        self._happened = node.happened
+        self._counters = node.seal.counters
         self._long = None if fragments is None else Long(node, fragments, chance)
         if self._long is not None:
             node.carrying.carry(self._long)
@@ -157,7 +179,9 @@ class Station:
     def receive_frame(self, octets: bytes, *, now: float, rssi_dbm: float | None = None) -> None:
         """Take a frame that the radio heard. Never raises on bad data."""
         self.node.receive_frame(octets, now=now, rssi_dbm=rssi_dbm)
-        self._settle(now)
+        # As in `_settle`: most of what is heard changes nothing here.
+        if self._happened or self._due <= now or self._long is not None or self._counters.is_low:
+            self._settle(now)
 
     def frame_sent(self, *, now: float, was_on_air: bool) -> None:
         """The frame handed out last has left the antenna, or was given up."""
@@ -176,7 +200,8 @@ class Station:
     def frame_to_send(self, *, now: float) -> Outgoing | None:
         """What the radio shall send next; None for nothing now."""
         frame = self.node.frame_to_send(now=now)
-        self._settle(now)
+        if self._happened or self._due <= now or self._long is not None or self._counters.is_low:
+            self._settle(now)
         return frame
 
     def ack_to_send(self, *, now: float) -> Outgoing | None:
@@ -185,6 +210,8 @@ class Station:
 
     def events(self) -> list[Event]:
         """What happened, oldest first. Each is handed over once."""
+        if not self._events:
+            return []
         happened = list(self._events)
         self._events.clear()
         return happened

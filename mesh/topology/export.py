@@ -46,7 +46,7 @@ def table(dcc: Dcc, now: float, area: AreaId | None = None) -> Iterator[str]:
     """One line a node, for people: the best way, what it costs, how old the word is."""
     yield (
         f"{'area':>5} {'node':16} {'short':>6} {'role':9} {'state':11} {'hops':>4} {'rank':>5} "
-        f"{'etx':>6} {'via':16} {'collector':16} {'age':>6}"
+        f"{'etx':>6} {'via':16} {'collector':16} {'registered':15} {'age':>6}"
     )
     count = 0
     for fact in _facts(dcc, now, area):
@@ -56,7 +56,7 @@ def table(dcc: Dcc, now: float, area: AreaId | None = None) -> Iterator[str]:
             f"{node['area']:>5} {node['node']:16} {fact.short:#06x} {node['role']:9} "
             f"{node['state']:11} {_shown(node['hops']):>4} {_shown(node['rank']):>5} "
             f"{_shown(node['etx']):>6} {_shown(node['via']):16} {_shown(node['collector']):16} "
-            f"{_age(fact.age_s):>6}"
+            f"{_registered(node['registered_for']):15} {_age(fact.age_s):>6}"
         )
     yield f"{count} nodes"
 
@@ -208,6 +208,10 @@ def _reported(etx: int) -> float | str | None:
 
 def _shown(value: Value) -> str:
     return "-" if value is None else str(value)
+
+
+def _registered(reason: Value) -> str:
+    return _shown(reason).replace("_", " ")
 
 
 def _age(age_s: float | None) -> str:

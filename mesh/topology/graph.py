@@ -345,6 +345,10 @@ class Graph:
         """What it is."""
         return Role.COLLECTOR if index in self._backhauls else Role.METER
 
+    def hops_of(self, index: Index) -> int:
+        """How far below a collector it is by its own last word, or HOPS_UNKNOWN."""
+        return self._hops[index]
+
     def nodes(self, area: AreaId | None = None) -> Iterator[Index]:
         """Every node, or those of one area, in the order of area and address."""
         for number in sorted(self._areas) if area is None else [area]:

@@ -56,6 +56,7 @@ NAMES = [
     "topology_update_ms",
     "topology_alternates_ms",
     "topology_rebuild_ms",
+    "simulated_day_cpu_ms",
 ]
 
 

@@ -151,7 +151,7 @@ def test_plot_without_its_extra_says_so_before_the_run(
 
 def test_plot_draws_the_map(street: tuple[Run, Path], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    plot.draw(street[0].world, tmp_path / "map.png")
+    plot.draw(street[0], tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -138,6 +138,22 @@ def test_hidden_senders_lose_frames_that_senders_in_hearing_do_not() -> None:
     assert shares["open"] > 0.85
 
 
+@pytest.mark.parametrize(("faint_count", "is_heard"), [(0, True), (1, True), (2, False)])
+def test_what_disturbs_a_frame_is_added_up(faint_count: int, *, is_heard: bool) -> None:
+    """Each of two is 2 dB too faint to drown the frame, and both together are 1 dB too loud."""
+    faint = GOOD - SILENT.capture_db - 2
+    senders = range(1, 1 + 1 + faint_count)
+    powers: list[dict[int, float]] = [{}, {0: GOOD}, {0: faint}, {0: faint}]
+    air = Air(powers)
+    for sender in senders:
+        air.send(sender, 0, 1000)
+    air.run(1)
+    assert air.stations.medium.counters.overlapped == (len(senders) if faint_count else 0)
+    # Of those that are faint themselves none is heard beside the loud one.
+    assert air.nodes[0].heard == is_heard
+    assert air.stations.medium.counters.received == is_heard
+
+
 def test_sender_that_is_too_faint_to_stop_another_is_hidden_from_it() -> None:
     faint: list[dict[int, float]] = [
         {1: BELOW_BUSY, 2: GOOD},
