@@ -39,6 +39,11 @@ def report_of(
         parents, hops = (), 0
     elif rank == INFINITE_RANK or not parents:
         parents, rank, hops = (), INFINITE_RANK, HOPS_UNKNOWN
+    elif hops != HOPS_UNKNOWN and rank < node.dodag.configuration.hop_rank_increase_min * (
+        hops + 1
+    ):
+        # The collector's answer came by another way than the one that leads up.
+        hops = HOPS_UNKNOWN
     tried = sorted(
         (
             row

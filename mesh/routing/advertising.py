@@ -21,6 +21,8 @@ REPLY_INTERVAL: Final = 2.0
 """Seconds between two unsolicited answers to one neighbour."""
 RESET_INTERVAL: Final = 8.0
 """Seconds between two resets of Trickle because somebody asks, needs us, or is mistaken."""
+HELPER_COUNT: Final = 6
+"""Of those who hear that a neighbour has no way, about so many soon say where they stand."""
 POISON_SPACING: Final = 0.15
 """Seconds between repetitions of a poison for everybody."""
 
@@ -85,6 +87,11 @@ class Advertiser:
             return
         self._reset_on_request_at = now
         self._trickle.hear_inconsistent(now=now)
+
+    def hear_need(self, now: float) -> None:
+        """Somebody said to all that it has no way: some of those who hear it are enough."""
+        if self._chance.random() * len(self._place.neighbours) < HELPER_COUNT:
+            self.hear_request(now)
 
     def answer(self, neighbour: Eui64, now: float) -> None:
         """That neighbour should hear where we stand: not too often."""

@@ -53,7 +53,7 @@ class Children:
             return False
         if not is_acknowledged:
             self._place.counters["child given up"] += 1
-        row.child_until = 0.0
+        row.child_until = row.below_until = 0.0
         return self.drop(row.eui)
 
     def drop(self, child: Eui64) -> bool:

@@ -20,6 +20,7 @@ from mesh.routing.events import Outgoing
 from mesh.routing.jobs import Job
 from mesh.routing.messages import INFINITE_RANK, Code, Dio, Dis, decode
 from mesh.routing.outbox import Outbox
+from mesh.routing.strangers import ASK_AGAIN, Strangers
 from mesh.security import Challenged, Received
 
 _DIS: Final = bytes((Code.DIS,))
@@ -40,12 +41,13 @@ def _says_need(payload: bytes) -> bool:
 class LinkControl:
     """What one node says to its neighbours about the tree, and hears of them."""
 
-    __slots__ = ("_ask_at", "_core", "_outbox")
+    __slots__ = ("_ask_at", "_core", "_outbox", "strangers")
 
     def __init__(self, core: Core, outbox: Outbox) -> None:
         self._core = core
         self._outbox = outbox
         self._ask_at = 0.0
+        self.strangers = Strangers()
 
     def packet_of(self, job: Job) -> Packet | None:
         """What the job's act says; None if there is nothing to say any more."""
@@ -64,7 +66,7 @@ class LinkControl:
             return None
         if job.act is not Act.DIO_TO:
             dio = replace(dio, configuration=None)
-        mark = RplMark(core.dodag.rank) if job.act is Act.REGISTER else None
+        mark = RplMark(core.dodag.lowest) if job.act is Act.REGISTER else None
         return core.control(dio.encode(), ShortAddress(row.short), mark)
 
     def is_link_local(self, packet: Packet) -> bool:
@@ -86,10 +88,12 @@ class LinkControl:
             core.dodag.hear_need(now)
         if not heard.is_fresh:
             core.counters["unproven neighbour"] += 1
-            if heard.wants_ack or self._is_worth_asking(packet, heard, now):
+            if heard.wants_ack or self._is_worth_asking(packet, heard, rssi_dbm, now):
                 self._challenge(heard.source, now)
             # A parent that is asked must not say yes to who may be a recording.
             return not heard.wants_ack
+        if len(self.strangers):
+            self.strangers.drop(heard.source)
         try:
             message = decode(packet.payload)
         except MeshError as error:
@@ -107,7 +111,13 @@ class LinkControl:
                 rssi_dbm=rssi_dbm,
             )
             if is_for_us and packet.rpl is not None:
-                return core.dodag.note_child(heard.source, packet.source, message.rank, now=now)
+                return core.dodag.take_child(
+                    heard.source,
+                    packet.source,
+                    message.rank,
+                    lowest=packet.rpl.sender_rank,
+                    now=now,
+                )
         elif isinstance(message, Dis):
             core.dodag.hear_dis(heard.source, message, now=now, is_for_us=is_for_us)
         else:
@@ -143,34 +153,56 @@ class LinkControl:
         if sealed is not None:
             self._outbox.answer(Outgoing(neighbour, sealed.octets, 0, wants_ack=False))
 
-    def _is_worth_asking(self, packet: Packet, heard: Received, now: float) -> bool:
+    def handle_timer(self, now: float) -> None:
+        """Ask again who may be of use and did not answer, or was heard while another was asked."""
+        core = self._core
+        eui = self.strangers.take_due(now=now, asked_at=self._ask_at, rank=core.dodag.rank)
+        if eui is not None:
+            self._ask_at = now + ASK_INTERVAL
+            core.counters["asked for a proof again"] += 1
+            self._challenge(eui, now)
+
+    def _is_worth_asking(
+        self, packet: Packet, heard: Received, rssi_dbm: float | None, now: float
+    ) -> bool:
         """Whether who says that to all shall prove itself: not everybody whom we ever hear.
 
         In a street that has its power back hundreds know nobody; most of them need nobody of us.
         """
-        if now < self._ask_at:
-            return False
         dodag = self._core.dodag
+        is_late = now < self._ask_at
+        if is_late and (not dodag.is_joined or packet.payload[3:5] >= dodag.rank.to_bytes(2)):
+            return False
         if packet.payload[:1] == _DIS:
             # Some of those that can help are enough.
             dice = self._core.chance.random()
             is_worth = dodag.is_joined and dice * len(dodag.neighbours) < ASK_COUNT
-        elif dodag.is_parent(heard.source):
-            is_worth = True
-        else:
-            try:
-                message = decode(packet.payload)
-            except MeshError:
-                return False
-            is_worth = (
-                isinstance(message, Dio)
-                and message.rank < INFINITE_RANK
-                and (
-                    dodag.has_use_for(message.rank, now)
-                    or message.version != dodag.version
-                    or (message.is_grounded and not dodag.is_grounded)
-                )
-            )
+            return self._ask_soon(is_worth=is_worth and not is_late, now=now)
+        if dodag.is_parent(heard.source):
+            return self._ask_soon(is_worth=not is_late, now=now)
+        try:
+            message = decode(packet.payload)
+        except MeshError:
+            return False
+        if not isinstance(message, Dio) or message.rank == INFINITE_RANK:
+            return False
+        if dodag.is_joined and dodag.has_use_for(message.rank, rssi_dbm, now):
+            # Questions get lost, and so do answers.
+            hoped = dodag.hoped_rank(message.rank, rssi_dbm)
+            if hoped < dodag.rank:
+                due = self._ask_at if is_late else now + ASK_AGAIN
+                self.strangers.note(heard.source, hoped, due=due)
+            return self._ask_soon(is_worth=not is_late, now=now)
+        is_worth = (
+            dodag.has_use_for(message.rank, rssi_dbm, now)
+            or message.version != dodag.version
+            or (message.is_grounded and not dodag.is_grounded)
+        )
+        return self._ask_soon(is_worth=is_worth and not is_late, now=now)
+
+    def _ask_soon(self, *, is_worth: bool, now: float) -> bool:
+        """Not the next one at once."""
         if is_worth:
-            self._ask_at = now + (ASK_INTERVAL if dodag.is_joined else ASK_INTERVAL_DETACHED)
+            is_joined = self._core.dodag.is_joined
+            self._ask_at = now + (ASK_INTERVAL if is_joined else ASK_INTERVAL_DETACHED)
         return is_worth

@@ -74,10 +74,14 @@ class Core:
         return Packet(PacketKind.RPL, Priority.CONTROL, self.short, destination, body, 1, mark)
 
     def parents_to_tell(self) -> tuple[int, ...]:
-        """Those whose link was tried: nobody shall come down a link that was only heard."""
+        """Those that acknowledge: nobody shall come down a link that was only heard, or to one of
+        whom the parent knows nothing.
+        """
         dodag = self.dodag
         return tuple(
-            row.short for row in dodag.parents if row is dodag.preferred or row.metric.samples > 0
+            row.short
+            for row in dodag.parents
+            if row is dodag.preferred or (row.metric.samples and not row.metric.failures_in_a_row)
         )
 
     def tell_outcome(self, job: Job, attempts: int, now: float, *, is_acknowledged: bool) -> None:

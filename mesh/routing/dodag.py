@@ -29,6 +29,7 @@ from amistack.identifiers import Eui64
 from mesh.routing.acts import Act, State
 from mesh.routing.advertising import Advertiser
 from mesh.routing.messages import INFINITE_RANK, Configuration, Dio, Dis, is_newer, sequence_after
+from mesh.routing.metric import ETX_HOPED, hoped_at
 from mesh.routing.neighbours import NO_SHORT, Neighbour, NeighbourTable
 from mesh.routing.parents import Parenting
 from mesh.routing.place import INSTANCE, Place
@@ -58,10 +59,12 @@ class Dodag:
         root_version: int | None = None,
         dtsn: int | None = None,
         sensitivity_dbm: float | None = None,
+        has_lived: bool = True,
     ) -> None:
         """`root_version` makes it a root; `dodag_id` None takes the first that is heard.
 
         `dtsn` None is another one than before a restart: everybody below tells its parents anew.
+        `has_lived`: there may be children of an earlier life that it knows nothing of.
         """
         self._chance = chance
         self._sensitivity_dbm = sensitivity_dbm
@@ -81,6 +84,9 @@ class Dodag:
         self._migrate_at = NEVER
         self._next_version = -1
         self._upkeep_at = NEVER
+        self._root: int | None = None
+        self._has_lived = has_lived
+        self._memory_from = NEVER if has_lived else 0.0
 
     # Looking at it
 
@@ -147,9 +153,18 @@ class Dodag:
         """Whether others near us look for a way too: then an area has its power back, perhaps."""
         return now - self._place.need_heard_at < CROWD_TIME
 
-    def has_use_for(self, rank: int, now: float) -> bool:
-        """Whether a neighbour of that rank might become a parent."""
-        return self._place.has_use_for(rank, now)
+    def has_use_for(self, rank: int, rssi_dbm: float | None, now: float) -> bool:
+        """Whether a neighbour of that rank, heard at that strength, might become a parent."""
+        return self._place.has_use_for(rank, self._hoped_etx(rssi_dbm), now)
+
+    def hoped_rank(self, rank: int, rssi_dbm: float | None) -> int:
+        """Our rank if that neighbour were our parent and its link as good as it may be."""
+        return rank + int(self._place.unit * self._hoped_etx(rssi_dbm))
+
+    def _hoped_etx(self, rssi_dbm: float | None) -> float:
+        if rssi_dbm is None or self._sensitivity_dbm is None:
+            return ETX_HOPED
+        return hoped_at(rssi_dbm - self._sensitivity_dbm)
 
     def dio(self) -> Dio | None:
         """What we say of ourselves, for everybody; None while we know no DODAG."""
@@ -168,6 +183,8 @@ class Dodag:
     def start(self, *, now: float) -> None:
         """Begin: a root to advertise, a node to say that it has no way and to look for one."""
         place = self._place
+        if self._has_lived:
+            self._memory_from = now + CHILD_TIME
         self._upkeep_at = now + UPKEEP_INTERVAL * (0.5 + self._chance.random())
         if place.state is State.ROOT:
             place.lowest = place.rank
@@ -181,6 +198,18 @@ class Dodag:
         self._place.dtsn = sequence_after(self._place.dtsn)
         self._advertiser.begin(now=now)
         self._schedule()
+
+    def note_root(self, short: int, *, now: float) -> None:
+        """The root with that address knows where we are.
+
+        If it is another one than before, everybody below shall tell it too: their parents are the
+        same, and the root that they told leads nowhere now.
+        """
+        is_other = self._root is not None and self._root != short
+        self._root = short
+        if is_other:
+            self.counters["came to another root"] += 1
+            self.ask_for_routes(now=now)
 
     def set_ground(self, *, has_ground: bool, now: float) -> None:
         """A root's connection to the head-end came or went; everybody below hears of it."""
@@ -230,6 +259,8 @@ class Dodag:
         if row is place.preferred and row.dtsn not in (-1, dio.dtsn):
             # Any other number: a root that started again may have drawn a lower one.
             place.dtsn = sequence_after(place.dtsn)
+            # Which root answers next is no news to those below: they are asked already.
+            self._root = None
             place.ask(Act.DAO)
             self._advertiser.hear_request(now)
         self._note_version(row, dio, now)
@@ -265,38 +296,75 @@ class Dodag:
             self._parenting.drop_child(eui, now)
             if row.rank != INFINITE_RANK and place.state is not State.ROOT:
                 row.rank = INFINITE_RANK
-                row.child_until = 0.0
+                row.child_until = row.below_until = 0.0
                 self._parenting.consider(row, now)
         if place.state is State.DETACHED:
             return
         if is_for_us:
             place.ask(Act.DIO_TO, eui)
         else:
-            self._advertiser.hear_request(now)
+            self._advertiser.hear_need(now)
         self._schedule()
 
+    def note_passing(self, eui: Eui64, rank: int, *, now: float) -> bool:
+        """A frame came up through us from that neighbour: it is below us, if not our child.
+
+        Whoever has us as its preferred parent told us so; only after a restart we may have
+        forgotten it. False if there is no place to remember that: then the frame must not be
+        acknowledged.
+        """
+        if now < self._memory_from:
+            return self.note_child(eui, NO_SHORT, rank, now=now)
+        row = self._take_below(eui, NO_SHORT, rank, now)
+        if row is not None:
+            row.below_until = now + CHILD_TIME
+            if row.child_until > now:
+                row.child_until = row.below_until
+        return row is not None
+
     def note_child(self, eui: Eui64, short: int, rank: int, *, now: float) -> bool:
-        """A frame came up through us from that neighbour: we may be its preferred parent.
+        """We are the preferred parent of that neighbour, or may be.
 
         False if there is no place to remember that: then the frame must not be acknowledged.
         """
         place = self._place
+        row = self._take_below(eui, short, rank, now)
+        if row is None:
+            return False
+        row.child_until = row.below_until = now + CHILD_TIME
+        if place.state is State.DETACHED:
+            self._parenting.children.add(eui)
+        return True
+
+    def _take_below(self, eui: Eui64, short: int, rank: int, now: float) -> Neighbour | None:
+        """The row of one that comes up through us; None if it must not."""
+        place = self._place
         row = place.neighbours.take_in(eui, short, rank, place.pinned, now=now)
         if row is not None and row is place.preferred and rank >= place.rank:
             self.counters["our parent comes through us"] += 1
-            return False
+            return None
         if row is None:
             # Nobody is forgotten who may have us as a parent: this one gets no acknowledgement.
             self.counters["neighbour table full"] += 1
-            return False
-        row.child_until = now + CHILD_TIME
+            return None
         if row.short == NO_SHORT and place.state is not State.DETACHED:
             # After a start: who hears a DIO of ours alone answers with one, which has its address.
             # Until then no source route that goes on by it can be followed.
             self._advertiser.answer(eui, now)
-        if place.state is State.DETACHED:
-            self._parenting.children.add(eui)
-        return True
+        return row
+
+    def take_child(self, eui: Eui64, short: int, rank: int, *, lowest: int, now: float) -> bool:
+        """A neighbour wants us as its preferred parent; `lowest` is the lowest rank that it had.
+
+        False if it knows us by a rank that we have no more, or there is no place for it: then the
+        frame must not be acknowledged.
+        """
+        place = self._place
+        if place.state is State.JOINED and lowest <= place.lowest:
+            self.counters["child of an old rank"] += 1
+            self._advertiser.answer(eui, now)
+            return False
+        return self.note_child(eui, short, rank, now=now)
 
     def note_address(self, eui: Eui64, short: int, *, now: float) -> None:
         """A neighbour passed on a packet whose source route says which address it has.
@@ -392,12 +460,12 @@ class Dodag:
             row.version == place.version and row.rank <= place.lowest != INFINITE_RANK
         ):
             # It cannot have us as its parent.
-            row.child_until = 0.0
+            row.child_until = row.below_until = 0.0
         if row.rank == INFINITE_RANK:
             self._parenting.drop_child(row.eui, now)
             if place.state is State.JOINED and not is_same:
                 # A neighbour in need hears soon where it can go.
-                self._advertiser.hear_request(now)
+                self._advertiser.hear_need(now)
         elif row.version == place.version:
             self._advertiser.hear_consistent()
         if not is_same or row is place.preferred or place.state is State.DETACHED:
@@ -483,7 +551,7 @@ class Dodag:
             self._parenting.drop_child(row.eui, now)
         if place.state is State.JOINED:
             for row in place.parents:
-                is_doubtful = row.metric.failures_in_a_row > 0
+                is_doubtful = row.metric.failures_in_a_row > 0 or not row.metric.samples
                 if is_doubtful or row.metric.is_due(parents.probe_interval, now=now):
                     place.ask(Act.PROBE, row.eui)
             self._parenting.choose(now)

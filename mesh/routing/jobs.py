@@ -73,6 +73,11 @@ class Job:
         self.used_sibling = False
 
     @property
+    def hops_tried(self) -> int:
+        """With how many neighbours it was tried in vain."""
+        return len(self.tried) - (self.came_from in self.tried)
+
+    @property
     def is_unicast(self) -> bool:
         """Whether somebody must acknowledge it."""
         return self.way is not Way.EVERYBODY

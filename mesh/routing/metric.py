@@ -28,12 +28,17 @@ SAMPLES_MEASURED: Final = 4
 SAMPLES_COUNTED_MAX: Final = 0xFFFF
 FAILURE_PENALTY: Final = 2.0
 """What a frame that nobody acknowledged counts beyond its attempts: they would not have done."""
+FAILURES_AWAY: Final = 3
+AWAY_TIME: Final = 60.0
+"""Who acknowledges after so many frames in a row that were lost, over so many seconds, was away."""
 PRIOR_FRAMES: Final = 4
 """As how many frames the strength of what is heard counts: one frame's attempts scatter more."""
 RSSI_ALPHA: Final = 1 / 8
 GUESSES: Final = ((12.0, 1.05), (8.0, 1.2), (5.0, 1.6), (3.0, 2.5))
 """From so many dB above the sensitivity on, the ETX that a link mostly has where single frames fade
 by 4 dB. Weak ones are heard at their best: what they lost is not in the mean."""
+FRAME_FADING_DB: Final = 2.0
+"""By how much a link may be better than a single frame of it."""
 ETX_GUESSED_MAX: Final = 4.0
 ETX_HOPED: Final = 1.1
 """The best that is hoped for of a link that nobody has measured."""
@@ -41,6 +46,18 @@ HOPE: Final = 0.4
 """By how much a figure of few frames may be too bad."""
 STALE_TIME: Final = 1800.0
 """Seconds after which a figure may have been that of a worse hour."""
+
+
+def _guess(margin_db: float) -> float:
+    for least, etx in GUESSES:
+        if margin_db >= least:
+            return etx
+    return ETX_GUESSED_MAX
+
+
+def hoped_at(margin_db: float) -> float:
+    """The ETX that a link may have of which one frame was heard, so far above the sensitivity."""
+    return max(_guess(margin_db + FRAME_FADING_DB), ETX_HOPED)
 
 
 class LinkMetric:
@@ -94,18 +111,14 @@ class LinkMetric:
         The figure is that, until a transmission was counted.
         """
         self.is_guessed = True
-        for least, etx in GUESSES:
-            if margin_db >= least:
-                self.guessed = etx
-                break
-        else:
-            self.guessed = ETX_GUESSED_MAX
+        self.guessed = _guess(margin_db)
         if self.samples == 0:
             self.etx = self.guessed
 
     def is_doubtful(self, *, now: float) -> bool:
-        """Whether the figure rests on too little, or on a time long ago."""
-        return not self.is_measured or now - self.tried_at >= STALE_TIME
+        """Whether the figure rests on too little or an old time, or the last frame failed."""
+        is_stale = now - self.tried_at >= STALE_TIME
+        return not self.is_measured or self.failures_in_a_row > 0 or is_stale
 
     @property
     def hoped(self) -> float:
@@ -118,6 +131,8 @@ class LinkMetric:
             return
         sample = float(attempts)
         if is_acknowledged:
+            if self.failures_in_a_row >= FAILURES_AWAY and now - self.failing_since >= AWAY_TIME:
+                self._begin_again()
             self.failures_in_a_row = 0
         else:
             if not self.failures_in_a_row:
@@ -130,6 +145,11 @@ class LinkMetric:
         self.etx = min(max(self.etx + alpha * (sample - self.etx), 1.0), ETX_CAP)
         self.samples = min(self.samples + attempts, SAMPLES_COUNTED_MAX)
         self.tried_at = now
+
+    def _begin_again(self) -> None:
+        """The neighbour was away: what was lost meanwhile says nothing of the link."""
+        self.frames = self.samples = 0
+        self.etx = self.guessed
 
     def is_due(self, interval: float, *, now: float) -> bool:
         """Whether `interval` seconds went by without a try."""

@@ -23,6 +23,7 @@ class Neighbour:
     """One neighbour. `rank` is what it said last, in the DODAG version that it said then."""
 
     __slots__ = (
+        "below_until",
         "child_until",
         "denials",
         "denied_until",
@@ -48,6 +49,8 @@ class Neighbour:
         self.denied_until = 0.0
         self.denials = 0
         """How often it was denied since it last acknowledged a frame of ours."""
+        self.below_until = 0.0
+        """Until when it counts as below us: what it sends up may come through us."""
         self.child_until = 0.0
         """Until when we must believe that we are its preferred parent."""
 

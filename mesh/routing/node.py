@@ -89,6 +89,7 @@ class MeshNode:
             root_version=version if is_root else None,
             dtsn=dtsn,
             sensitivity_dbm=sensitivity_dbm,
+            has_lived=path_sequence is not None or is_root,
         )
         self._place = self.dodag.place
         self.dao = DaoSender(profile.routes, chance, path_sequence=path_sequence)
@@ -124,6 +125,7 @@ class MeshNode:
             control=self._control,
         )
         self._hop = self._transmitter.hop
+        self._strangers = self._control.strangers
         self.denied: set[Eui64] = set()
         """Neighbours that do not exist for us, by word of the head-end."""
         self._told_parent: Eui64 | None = None
@@ -289,6 +291,8 @@ class MeshNode:
             self.dodag.handle_timer(now=now)
         if self.floods.deadline <= now:
             self._flooding.handle_timer(now)
+        if self._strangers.deadline <= now:
+            self._control.handle_timer(now)
         if self.dao.deadline <= now:
             self._upward.send_dao(now)
         self._outbox.handle_timer(now)
@@ -336,7 +340,7 @@ class MeshNode:
 
     def next_timer(self) -> float | None:
         """When to call `handle_timer`, or None for not until something else happens."""
-        # As `min` of the five, at a third of its cost: this is asked after every call.
+        # As `min` of the six, at a third of its cost: this is asked after every call.
         deadline = self._hop.deadline
         if self.dodag.deadline < deadline:
             deadline = self.dodag.deadline
@@ -344,6 +348,8 @@ class MeshNode:
             deadline = self.floods.deadline
         if self.dao.deadline < deadline:
             deadline = self.dao.deadline
+        if self._strangers.deadline < deadline:
+            deadline = self._strangers.deadline
         if self._outbox.deadline < deadline:
             deadline = self._outbox.deadline
         return None if deadline == NEVER else deadline

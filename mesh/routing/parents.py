@@ -32,17 +32,23 @@ MOVE_WAIT: Final = 20.0
 """Seconds, about, that a node without ground waits before it moves to a neighbour that has some, so
 that not all move at once; doubled each time that it came to nothing, up to MOVE_WAIT_MAX."""
 MOVE_WAIT_MAX: Final = 640.0
+RELAY_PATIENCE: Final = 2
+"""How many times more, if others acknowledge, it may fail a node that has children."""
+SILENT_PATIENCE: Final = 4.0
+"""Seconds for which it must."""
 PARENT_PATIENCE: Final = 15.0
 """Seconds of failures, and of silence, after which a parent is dead that no other replaces."""
 DEAF_PATIENCE: Final = 60.0
 """Seconds of failures after which it is, though it is heard: it may not hear us."""
 RETRY_FIRST: Final = 0.25
 """Seconds, about, until a preferred parent that failed is tried again; doubled each time."""
-RETRY_DOUBLINGS_MAX: Final = 4
+RETRY_DOUBLINGS_MAX: Final = 5
 DENY_FIRST: Final = 3.0
 """Seconds for which a neighbour that failed is no parent; four times as long each next time."""
 BUSY_WAIT: Final = 2.0
 """Seconds, about, until a parent is asked again for which the channel was never free."""
+PROBE_SPACING: Final = 10.0
+"""Seconds, about, from the first try of one new link of the parent set to that of the next."""
 REGISTER_WAIT: Final = 60.0
 """Seconds after which a registration whose outcome was never told is over."""
 
@@ -63,6 +69,7 @@ class Parenting:
         "_move_wait",
         "_pending_until",
         "_place",
+        "_probe_at",
         "_rank_before",
         "_retry_at",
         "_settled_at",
@@ -78,6 +85,7 @@ class Parenting:
         self.children = Children(place)
         self.detached_at: float | None = None
         self._pending_until = NEVER
+        self._probe_at = 0.0
         self._choose_at = NEVER
         self._settled_at = 0.0
         self._rank_before = INFINITE_RANK
@@ -177,6 +185,7 @@ class Parenting:
         place = self._place
         if place.state is State.ROOT:
             return
+        place.relax(now)
         current = place.preferred
         if current is not None and not place.is_usable(current, now):
             # At once, whatever else is under way: it may be looking for a way through us.
@@ -267,6 +276,7 @@ class Parenting:
         parent = place.preferred
         if parent is None:
             return
+        place.relax(now)
         cost = place.path_rank(parent)
         increase = place.configuration.rank_increase_max
         if cost >= INFINITE_RANK or (
@@ -287,8 +297,9 @@ class Parenting:
         if place.parents == before:
             return
         for row in place.parents:
-            if row.metric.samples == 0 and row not in before and row is not place.preferred:
+            if row.metric.samples == 0 and now >= self._probe_at and row is not place.preferred:
                 # Nothing is known of this link but that it was heard.
+                self._probe_at = now + PROBE_SPACING * (0.5 + self._chance.random())
                 place.ask(Act.PROBE, row.eui)
         if place.preferred is not None and set(place.parents) != set(before):
             place.ask(Act.DAO_LATER)
@@ -367,6 +378,11 @@ class Parenting:
         if is_silent and place.pending is None and place.acknowledged_at > since:
             # The channel is free enough. Over a poor link two failures are nothing strange; and one
             # that is heard may be busy, as a root is while an area forms.
+            if place.has_children(now):
+                # All below us would lose their way with ours: first the others are tried, by what
+                # we have to send.
+                enough = RELAY_PATIENCE * parents.failures_max
+                return failures >= enough and now - since >= SILENT_PATIENCE
             is_poor = metric.etx > parents.link_etx_max
             return failures >= parents.failures_max * (LAST_PARENT_PATIENCE if is_poor else 1)
         return failures >= LAST_PARENT_PATIENCE * parents.failures_max and (

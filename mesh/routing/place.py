@@ -18,11 +18,13 @@ from typing import Final
 from amistack.identifiers import Eui64
 from mesh.routing.acts import Act, State
 from mesh.routing.messages import INFINITE_RANK, Configuration, Dio
-from mesh.routing.metric import ETX_CAP, ETX_HOPED
+from mesh.routing.metric import ETX_CAP
 from mesh.routing.neighbours import Neighbour, NeighbourTable
 from mesh.routing.profile import Profile
 
 INSTANCE: Final = 0
+ETX_WORTH_KNOWING: Final = 2.5
+"""A link that may be no better than this is of use only where it makes the best parent."""
 KNOWN_COUNT_MIN: Final = 8
 """Neighbours that a node gets to know whatever their rank."""
 _COST_AND_SHORT: Final = operator.itemgetter(0, 1)
@@ -151,20 +153,30 @@ class Place:
             return INFINITE_RANK
         return cost
 
-    def has_use_for(self, rank: int, now: float) -> bool:
+    def relax(self, now: float) -> None:
+        """Without children nobody minds our rank: the lowest that we had is what we have."""
+        if self.lowest < self.rank != INFINITE_RANK and not self.has_children(now):
+            self.lowest = self.rank
+
+    def has_children(self, now: float) -> bool:
+        """Whether somebody may have us as its preferred parent."""
+        return any(row.child_until > now for row in self.neighbours)
+
+    def has_use_for(self, rank: int, etx: float, now: float) -> bool:
         """Whether a neighbour of that rank might become our parent, or one of a set too small.
 
-        Some more are known for the day on which the parents are gone.
+        `etx` is the best that its link may have. Some more are known for the day on which the
+        parents are gone.
         """
         if self.state is State.ROOT:
             return False
         if self.preferred is None:
             return not any(row.rank < rank and self.is_usable(row, now) for row in self.neighbours)
         parents = self.profile.parents
-        hoped = rank + self.unit * (ETX_HOPED + parents.switch_etx_small)
-        return (
-            hoped < self.rank
-            or (rank < self.rank and len(self.parents) < parents.count_max)
+        if rank + self.unit * (etx + parents.switch_etx_small) < self.rank:
+            return True
+        return etx <= ETX_WORTH_KNOWING and (
+            (rank < self.rank and len(self.parents) < parents.count_max)
             or len(self.neighbours) < KNOWN_COUNT_MIN
         )
 
@@ -216,7 +228,7 @@ class Place:
         for row in self.neighbours:
             if (
                 row.eui not in tried
-                and row.child_until <= now
+                and row.below_until <= now
                 and row.rank // self.unit <= self.rank // self.unit
                 and self.is_usable(row, now)
                 and (best is None or row.metric.etx < best.metric.etx)
@@ -236,7 +248,7 @@ class Place:
                 row.rank < rank
                 and row is not preferred
                 and (row.is_grounded or not is_grounded)
-                and row.child_until <= now
+                and row.below_until <= now
             ):
                 cost = self.cost_through(row, now)
                 if cost != INFINITE_RANK:

@@ -8,8 +8,10 @@ Never   sends a packet that was marked once as going in a circle a second time
 
 from __future__ import annotations
 
+from typing import Final
+
 from amistack.framing import Priority
-from mesh.packet import NO_ADDRESS, ROOT, Packet, PacketKind, RplMark
+from mesh.packet import ROOT, Packet, PacketKind, RplMark
 from mesh.routing.acts import State
 from mesh.routing.core import Core
 from mesh.routing.dao import STATUS_ACCEPTED
@@ -20,6 +22,9 @@ from mesh.routing.messages import INFINITE_RANK, DaoAck
 from mesh.routing.neighbours import Neighbour
 from mesh.routing.outbox import Outbox
 from mesh.security import Received
+
+CONTROL_HOPS_MAX: Final = 2
+"""Neighbours that a control packet is tried with, each with all attempts."""
 
 
 class Upward:
@@ -35,6 +40,14 @@ class Upward:
     def next_hop(self, job: Job, now: float) -> Neighbour | None:
         """Whom the job goes to next; None if there is nobody, and then it waits."""
         dodag = self._core.dodag
+        if (
+            job.hops_tried >= CONTROL_HOPS_MAX
+            and job.packet is not None
+            and job.packet.kind in (PacketKind.RPL, PacketKind.ROUTE_ERROR)
+        ):
+            # Its source says it again, or it is old by then: no load upon a way that has one.
+            self._core.lose(job, "tried enough")
+            return None
         doubtful: Neighbour | None = None
         for parent in dodag.parents:
             if parent.eui in job.tried:
@@ -65,7 +78,7 @@ class Upward:
 
     def has_place_for(self, heard: Received, rank: int, now: float) -> bool:
         """Whether it can be remembered that this neighbour comes up through us."""
-        return self._core.dodag.note_child(heard.source, NO_ADDRESS, rank, now=now)
+        return self._core.dodag.note_passing(heard.source, rank, now=now)
 
     def take(self, packet: Packet, mark: RplMark, heard: Received, now: float) -> bool:
         """Whether a packet to be passed on was taken: with False it comes again."""
@@ -122,6 +135,7 @@ class Upward:
         if not core.dao.hear_ack(message, core.dodag.configuration, now=now):
             return
         if message.status == STATUS_ACCEPTED:
+            core.dodag.note_root(packet.source, now=now)
             hops = core.profile.links.hop_limit - packet.hop_limit + 1
             core.events.append(RouteConfirmed(core.dao.path_sequence, hops))
         else:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from amistack.errors import MeshError
 from amistack.identifiers import Eui64
 from mesh.fragments import Onward
-from mesh.packet import NO_ADDRESS, ROOT, Packet, RplMark
+from mesh.packet import ROOT, Packet, RplMark
 from mesh.routing.messages import INFINITE_RANK
 from mesh.routing.neighbours import Neighbour
 from mesh.routing.node import MeshNode
@@ -55,7 +55,7 @@ class Ways:
 
     def _up(self, packet: Packet, mark: RplMark, previous: Eui64, now: float) -> Onward | None:
         node = self._node
-        if not node.dodag.note_child(previous, NO_ADDRESS, mark.sender_rank, now=now):
+        if not node.dodag.note_passing(previous, mark.sender_rank, now=now):
             raise MeshError("not taken", "no child of ours, or no place to remember it")
         if node.routes is not None or packet.destination == node.short:
             # A root sends it on, if it must, with a route that has no place in this header.

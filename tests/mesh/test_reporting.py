@@ -126,3 +126,17 @@ def test_neighbour_without_an_address_is_left_out() -> None:
     report = report_of(node, Reason.PERIODIC, sequence=1, now=world.now)
     assert report.links
     assert NO_ADDRESS not in {link.neighbour for link in report.links}
+
+
+def test_hops_that_a_node_of_its_rank_cannot_have_are_not_told() -> None:
+    world = formed(1)
+    node = world.nodes[16]
+    increase = world.profile.dodag.hop_rank_increase_min
+    possible = node.rank // increase - 1
+
+    def hops_told(hops: int) -> int:
+        return report_of(node, Reason.PERIODIC, sequence=0, now=world.now, hops=hops).hops
+
+    assert possible >= 3
+    assert hops_told(possible) == possible
+    assert hops_told(possible + 1) == HOPS_UNKNOWN

@@ -11,8 +11,8 @@ import random
 import pytest
 
 from amistack.identifiers import Eui64
-from mesh.routing.dodag import UPKEEP_INTERVAL, Act, Dodag, State
-from mesh.routing.messages import INFINITE_RANK, Dio, Dis
+from mesh.routing.dodag import CHILD_TIME, UPKEEP_INTERVAL, Act, Dodag, State
+from mesh.routing.messages import INFINITE_RANK, Dio, Dis, sequence_after
 from mesh.routing.metric import SAMPLES_MEASURED
 from mesh.routing.parents import DEAF_PATIENCE, DENY_FIRST, PARENT_PATIENCE
 from mesh.routing.profile import load_profile
@@ -282,14 +282,145 @@ def test_a_parent_that_is_heard_is_not_dead_because_others_acknowledge(place: Pl
     assert place.dodag.counters["parent failed"] == 0
 
 
-def test_a_silent_parent_is_dead_when_others_acknowledge(place: Place) -> None:
-    place.dodag.note_child(C, 12, FAR, now=place.now)
+def test_a_silent_parent_is_dead_for_a_leaf_when_others_acknowledge(place: Place) -> None:
+    place.hear(X, FAR)
     for _ in range(10):
         place.answer(P, Act.PROBE)
     place.wait(1.0)
     place.answer(P, Act.PROBE, is_acknowledged=False)
     place.wait(1.0)
-    place.answer(C, Act.DIO_TO)
+    place.answer(X, Act.PROBE)
     assert place.parent() == P
     place.answer(P, Act.PROBE, is_acknowledged=False)
     assert place.parent() is None
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds", "is_dead"), [(4, 4.0, True), (3, 6.0, False), (4, 3.9, False)]
+)
+def test_a_relay_whose_loss_costs_many_their_way_is_slower_to_believe_it(
+    place: Place, failures: int, seconds: float, *, is_dead: bool
+) -> None:
+    place.dodag.note_child(C, 12, FAR, now=place.now)
+    for _ in range(10):
+        place.answer(P, Act.PROBE)
+    place.answer(P, Act.PROBE, is_acknowledged=False)
+    for _ in range(failures - 2):
+        place.wait(0.1)
+        place.answer(P, Act.PROBE, is_acknowledged=False)
+    place.wait(seconds - 0.1 * (failures - 2) - 0.05)
+    place.answer(C, Act.DIO_TO)
+    assert place.parent() == P
+    place.wait(0.05)
+    place.answer(P, Act.PROBE, is_acknowledged=False)
+    assert (place.parent() is None) is is_dead
+
+
+def test_a_leaf_whose_rank_rose_may_have_a_parent_above_the_lowest_that_it_had(
+    place: Place,
+) -> None:
+    lowest = place.dodag.lowest
+    place.hear(X, lowest)
+    place.answer(X, Act.PROBE)
+    place.hear(P, NEAR + 3 * UNIT)
+    assert place.dodag.lowest == place.dodag.rank > lowest
+    place.asked()
+    place.fail(P)
+    assert (Act.REGISTER, X) in place.asked()
+    assert place.dodag.counters["detached"] == 1  # When it started.
+
+
+def test_a_relay_whose_rank_rose_may_not(place: Place) -> None:
+    lowest = place.dodag.lowest
+    place.dodag.note_child(C, 12, FAR, now=place.now)
+    place.hear(X, lowest)
+    place.answer(X, Act.PROBE)
+    place.hear(P, NEAR + 3 * UNIT)
+    assert place.dodag.lowest == lowest < place.dodag.rank
+    place.asked()
+    place.fail(P, 80.0)
+    asked = place.asked()
+    assert (Act.REGISTER, X) not in asked
+    assert (Act.POISON, C) in asked
+
+
+def test_a_child_that_knows_a_rank_that_we_have_no_more_is_told_and_not_taken(
+    place: Place,
+) -> None:
+    lowest = place.dodag.lowest
+    place.asked()
+    assert not place.dodag.take_child(C, 12, FAR, lowest=lowest, now=place.now)
+    assert place.asked() == [(Act.DIO_TO, C)]
+    assert place.dodag.counters["child of an old rank"] == 1
+    assert place.dodag.take_child(C, 12, FAR, lowest=lowest + 1, now=place.now)
+    place.hear(P, INFINITE_RANK)
+    assert (Act.POISON, C) in place.asked()
+
+
+@pytest.mark.parametrize(("after", "is_told"), [(CHILD_TIME - 1, True), (CHILD_TIME, False)])
+def test_who_comes_up_through_us_is_a_child_only_while_we_may_have_forgotten_one(
+    after: float, *, is_told: bool
+) -> None:
+    place = Place()
+    place.join(P, NEAR)
+    place.now = after
+    place.hear(P, NEAR)
+    assert place.dodag.note_passing(C, FAR, now=place.now)
+    row = place.dodag.neighbours.get(C)
+    assert row is not None
+    assert row.below_until == after + CHILD_TIME
+    place.asked()
+    place.hear(P, INFINITE_RANK)
+    assert ((Act.POISON, C) in place.asked()) is is_told
+
+
+def test_in_its_first_life_a_node_has_the_children_that_asked(place: Place) -> None:
+    dodag = Dodag(PROFILE, random.Random(1), has_lived=False)
+    place.dodag = dodag
+    dodag.start(now=place.now)
+    place.join(P, NEAR)
+    assert dodag.note_passing(C, FAR, now=place.now)
+    assert dodag.note_child(Y, 13, FAR, now=place.now)
+    place.hear(P, INFINITE_RANK)
+    asked = place.asked()
+    assert (Act.POISON, Y) in asked
+    assert (Act.POISON, C) not in asked
+
+
+def test_some_of_those_who_hear_a_need_say_where_they_stand_not_all() -> None:
+    resets = 0
+    for seed in range(200):
+        place = Place()
+        place.dodag = Dodag(PROFILE, random.Random(seed), has_lived=False)
+        place.dodag.start(now=0.0)
+        place.join(P, NEAR)
+        for number in range(59):
+            place.hear(eui(100 + number), FAR)
+        place.wait(600.0)
+        place.asked()
+        place.dodag.hear_dis(Y, Dis(), now=place.now, is_for_us=False)
+        place.wait(1.0)
+        resets += (Act.DIO, None) in place.asked()
+    # Six of sixty, so twenty of two hundred; four deviations are seventeen.
+    assert 4 <= resets <= 40
+
+
+def test_who_comes_to_another_root_asks_those_below_to_tell_it_once(place: Place) -> None:
+    dodag = place.dodag
+    dtsn = dodag.dtsn
+    dodag.note_root(1, now=place.now)
+    dodag.note_root(1, now=place.now)
+    assert dodag.dtsn == dtsn
+    dodag.note_root(2, now=place.now)
+    assert dodag.dtsn == sequence_after(dtsn)
+    place.asked()
+    place.wait(1.0)
+    assert (Act.DIO, None) in place.asked()
+    # Below it: asked by its parent it asks on, and does not ask again when the other root answers.
+    dtsn = dodag.dtsn
+    dio = Dio(0, 240, NEAR, 7, DODAG_ID, PROFILE.configuration)
+    dodag.hear_dio(P, 10, dio, now=place.now, is_for_us=False, rssi_dbm=None)
+    assert dodag.dtsn == sequence_after(dtsn)
+    assert (Act.DAO, None) in place.asked()
+    dodag.note_root(1, now=place.now)
+    assert dodag.dtsn == sequence_after(dtsn)

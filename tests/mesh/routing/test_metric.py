@@ -12,9 +12,11 @@ from mesh.routing.metric import (
     ETX_CAP,
     ETX_HOPED,
     ETX_UNKNOWN,
+    FRAME_FADING_DB,
     SAMPLES_MEASURED,
     STALE_TIME,
     LinkMetric,
+    hoped_at,
 )
 
 
@@ -119,3 +121,36 @@ def test_failures_in_a_row_remember_when_they_began() -> None:
     metric.note_attempts(1, is_acknowledged=True, now=8.0)
     metric.note_attempts(5, is_acknowledged=False, now=9.0)
     assert (metric.failures_in_a_row, metric.failing_since) == (1, 9.0)
+
+
+@given(st.floats(-20.0, 40.0))
+def test_one_frame_of_a_link_says_the_best_that_it_may_be(margin: float) -> None:
+    metric = LinkMetric(now=0.0)
+    metric.guess(margin)
+    assert ETX_HOPED <= hoped_at(margin) <= max(metric.guessed, ETX_HOPED)
+    assert hoped_at(margin - FRAME_FADING_DB) == max(metric.guessed, ETX_HOPED)
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds", "is_new"), [(3, 60.0, True), (2, 60.0, False), (3, 59.0, False)]
+)
+def test_one_that_was_away_begins_where_its_strength_says(
+    failures: int, seconds: float, *, is_new: bool
+) -> None:
+    metric = LinkMetric(now=0.0)
+    metric.guess(20.0)
+    for _ in range(40):
+        metric.note_attempts(1, is_acknowledged=True, now=0.0)
+    for number in range(failures):
+        metric.note_attempts(5, is_acknowledged=False, now=100.0 + number)
+        assert metric.is_doubtful(now=100.0 + number)
+    lost = metric.etx
+    assert lost > 2.0
+    metric.note_attempts(1, is_acknowledged=True, now=100.0 + seconds)
+    if is_new:
+        assert metric.etx < 1.1
+        assert metric.samples == 1
+        assert not metric.is_measured
+    else:
+        assert metric.etx > lost - 1.0
+        assert metric.samples > 40

@@ -22,6 +22,7 @@ from mesh.routing.dodag import State
 from mesh.routing.events import RouteConfirmed, RouteFailed
 from mesh.routing.messages import INFINITE_RANK, Dao, Dio, Transit, address_of
 from mesh.routing.node import WAITING_COUNT_MAX, MeshNode
+from mesh.routing.strangers import ASK_AGAIN, ASK_TRIES
 from mesh.security import Seal
 from tests.mesh.routing.medium import DODAG_ID, KEY, QuickCipher, World, eui, short_of
 
@@ -578,6 +579,7 @@ def test_messages_that_contradict_themselves_change_nothing() -> None:
 def test_a_packet_that_loops_is_marked_then_dropped() -> None:
     world = formed(World(20).line(4))
     node = world.nodes[3]
+    before = node.queue_length
     # From the node above, on its way up: that cannot be.
     for number, mark in enumerate((RplMark(1, has_rank_error=True), RplMark(1))):
         packet = Packet(
@@ -586,7 +588,8 @@ def test_a_packet_that_loops_is_marked_then_dropped() -> None:
         node.receive_frame(frame_of(4, packet, 3, 7_000_000 + 100 * number), now=world.now)
     assert node.counters["dropped: loop"] == 1
     assert node.dodag.counters["loop mark"] == 2
-    assert node.queue_length == 2  # The one that was marked, and a DIO for who is mistaken.
+    # The one that was marked, and a DIO for who is mistaken.
+    assert node.queue_length == before + 2
 
 
 def test_an_address_of_ours_used_by_another_changes_nothing() -> None:
@@ -629,3 +632,16 @@ def test_a_quiet_network_says_little() -> None:
     world.run(24 * 3600.0)
     assert (world.frames - frames) / 16 < 1000
     assert not world.loops
+
+
+def test_a_neighbour_whose_proof_was_lost_is_asked_again() -> None:
+    world = formed(World(7).line(3))
+    node = world.nodes[3]
+    before = node.counters["asked for a proof again"]
+    # A node above that nobody knew says once where it stands, and its proofs never come.
+    dio = world.nodes[1].dodag.dio()
+    assert dio is not None
+    packet = control(9, BROADCAST, dio.encode())
+    node.receive_frame(frame_of(9, packet, None, 9_000_000), now=world.now)
+    world.run(ASK_AGAIN * 2.0**ASK_TRIES)
+    assert node.counters["asked for a proof again"] - before == ASK_TRIES

@@ -10,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.routing.acts import State
-from mesh.routing.metric import SAMPLES_MEASURED
+from mesh.routing.messages import INFINITE_RANK
+from mesh.routing.metric import ETX_HOPED, SAMPLES_MEASURED
 from mesh.routing.neighbours import Neighbour
-from mesh.routing.place import KNOWN_COUNT_MIN, Place
+from mesh.routing.place import ETX_WORTH_KNOWING, KNOWN_COUNT_MIN, Place
 from mesh.routing.profile import load_profile
 from tests.mesh.routing.medium import DODAG_ID, eui
 
 PROFILE = load_profile("rfc8036")
 UNIT = PROFILE.dodag.hop_rank_increase_min
+GOOD, POOR = ETX_HOPED, ETX_WORTH_KNOWING + 0.1
 
 
 def place_at(rank: int) -> Place:
@@ -48,29 +50,59 @@ def filled(place: Place) -> Place:
 def test_a_node_without_a_way_has_use_for_whoever_is_nearer_than_those_it_knows() -> None:
     place = Place(PROFILE, dodag_id=DODAG_ID, root_version=None, dtsn=0)
     place.version = 240
-    assert place.has_use_for(30 * UNIT, 0.0)
+    assert place.has_use_for(30 * UNIT, GOOD, 0.0)
     known = put(place, 1, 5 * UNIT)
-    assert not place.has_use_for(5 * UNIT + 1, 0.0)
-    assert place.has_use_for(5 * UNIT, 0.0)
+    assert not place.has_use_for(5 * UNIT + 1, GOOD, 0.0)
+    assert place.has_use_for(5 * UNIT, GOOD, 0.0)
     # One that cannot be reached is nobody to compare with.
     known.denied_until = 10.0
-    assert place.has_use_for(30 * UNIT, 0.0)
+    assert place.has_use_for(30 * UNIT, GOOD, 0.0)
 
 
 def test_a_joined_node_gets_to_know_some_whatever_their_rank_then_those_of_use() -> None:
     place = place_at(6 * UNIT)
-    assert place.has_use_for(9 * UNIT, 0.0)
+    assert place.has_use_for(9 * UNIT, GOOD, 0.0)
     filled(place)
-    assert not place.has_use_for(9 * UNIT, 0.0)
-    assert place.has_use_for(6 * UNIT - 1, 0.0)  # The set is not full.
+    assert not place.has_use_for(9 * UNIT, GOOD, 0.0)
+    assert place.has_use_for(6 * UNIT - 1, GOOD, 0.0)  # The set is not full.
     place.parents = (place.parents[0], put(place, 2, 5 * UNIT), put(place, 3, 5 * UNIT))
-    assert not place.has_use_for(6 * UNIT - 1, 0.0)
-    assert place.has_use_for(4 * UNIT, 0.0)  # It would be a better parent.
+    assert not place.has_use_for(6 * UNIT - 1, GOOD, 0.0)
+    assert place.has_use_for(4 * UNIT, GOOD, 0.0)  # It would be a better parent.
+
+
+def test_a_joined_node_gets_to_know_over_a_poor_link_only_who_would_be_its_best_parent() -> None:
+    place = place_at(6 * UNIT)
+    assert place.has_use_for(9 * UNIT, ETX_WORTH_KNOWING, 0.0)  # It knows few.
+    assert not place.has_use_for(9 * UNIT, POOR, 0.0)
+    assert place.has_use_for(6 * UNIT - 1, ETX_WORTH_KNOWING, 0.0)
+    assert not place.has_use_for(6 * UNIT - 1, POOR, 0.0)
+    worth = int(6 * UNIT - (POOR + PROFILE.parents.switch_etx_small) * UNIT)
+    assert place.has_use_for(worth - 1, POOR, 0.0)
+    assert not place.has_use_for(worth + 1, POOR, 0.0)
+
+
+def test_the_lowest_rank_is_what_we_have_while_nobody_is_our_child() -> None:
+    place = place_at(6 * UNIT)
+    place.rank = 8 * UNIT
+    child = put(place, 2, 10 * UNIT)
+    child.child_until = 5.0
+    place.relax(4.9)
+    assert place.lowest == 6 * UNIT
+    place.relax(5.0)
+    assert place.lowest == 8 * UNIT
+    # Who sends up through us by the way is no child; and a rank without end is none to keep to.
+    child.below_until = 20.0
+    place.rank = 9 * UNIT
+    place.relax(6.0)
+    assert place.lowest == 9 * UNIT
+    place.rank = INFINITE_RANK
+    place.relax(6.0)
+    assert place.lowest == 9 * UNIT
 
 
 def test_a_root_has_use_for_nobody() -> None:
     place = Place(PROFILE, dodag_id=DODAG_ID, root_version=240, dtsn=0)
-    assert not place.has_use_for(UNIT, 0.0)
+    assert not place.has_use_for(UNIT, GOOD, 0.0)
 
 
 @given(
@@ -85,14 +117,14 @@ def test_the_parent_set_lies_below_and_is_in_order(
     place = place_at(6 * UNIT)
     for number, (hops, etx, is_child, is_denied) in enumerate(others):
         row = put(place, 100 + number, hops * UNIT, etx)
-        row.child_until = 10.0 if is_child else 0.0
+        row.below_until = 10.0 if is_child else 0.0
         row.denied_until = 10.0 if is_denied else 0.0
     found = place.parent_set(5.0)
     assert found[0] is place.preferred
     costs = [place.path_rank(row) for row in found[1:]]
     assert costs == sorted(costs)
     assert all(row.rank < place.rank for row in found)
-    assert all(row.child_until <= 5.0 and row.denied_until <= 5.0 for row in found[1:])
+    assert all(row.below_until <= 5.0 and row.denied_until <= 5.0 for row in found[1:])
     fit = sum(
         hops < 6 and not is_child and not is_denied for hops, etx, is_child, is_denied in others
     )

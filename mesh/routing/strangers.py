@@ -1,0 +1,91 @@
+"""Neighbours that may be of use and did not prove to be there: whom to ask, and whom again.
+
+Spec    docs/protocol/mesh.md, "Replay and freshness"
+In      `note` one that was heard, `drop` one that proved itself or is of no use
+Out     `take_due`, whom to ask now; `deadline`
+Limit   STRANGER_COUNT_MAX of them, the one that promises least goes first; ASK_TRIES questions to
+        one, ASK_AGAIN seconds apart and doubled each time
+Never   asks: that is `mesh.routing.control`
+
+A question or its answer may be lost, and a DIO that would be the next reason to ask may be hours
+away: without this a node would know half of the parents that it could have.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from amistack.identifiers import Eui64
+from mesh.routing.trickle import NEVER
+
+STRANGER_COUNT_MAX: Final = 8
+ASK_TRIES: Final = 4
+ASK_AGAIN: Final = 15.0
+"""Seconds from the first question to the second."""
+
+
+class _Stranger:
+    __slots__ = ("due", "hoped_rank", "tries")
+
+    def __init__(self, hoped_rank: int, due: float) -> None:
+        self.hoped_rank = hoped_rank
+        """Our rank if it were our parent and its link as good as it may be."""
+        self.due = due
+        self.tries = 0
+
+
+class Strangers:
+    """Those of one node."""
+
+    __slots__ = ("_rows", "deadline")
+
+    def __init__(self) -> None:
+        self._rows: dict[Eui64, _Stranger] = {}
+        self.deadline = NEVER
+        """When somebody is to be asked."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def note(self, eui: Eui64, hoped_rank: int, *, due: float) -> None:
+        """One that may be of use was heard: it is asked at `due`, unless it is being asked."""
+        row = self._rows.get(eui)
+        if row is not None:
+            row.hoped_rank = hoped_rank
+            return
+        if len(self._rows) >= STRANGER_COUNT_MAX:
+            worst = max(self._rows, key=lambda other: self._rows[other].hoped_rank)
+            if self._rows[worst].hoped_rank <= hoped_rank:
+                return
+            del self._rows[worst]
+        self._rows[eui] = _Stranger(hoped_rank, due)
+        self._schedule()
+
+    def drop(self, eui: Eui64) -> None:
+        """It proved itself, or is of no use any more."""
+        if self._rows.pop(eui, None) is not None:
+            self._schedule()
+
+    def take_due(self, *, now: float, asked_at: float, rank: int) -> Eui64 | None:
+        """Whom to ask now; None for nobody. Who is due after `asked_at` waits until then.
+
+        Who could not give us a rank below `rank` any more is forgotten.
+        """
+        for eui, row in list(self._rows.items()):
+            if row.due > now:
+                continue
+            if row.tries >= ASK_TRIES or row.hoped_rank >= rank:
+                del self._rows[eui]
+                continue
+            if now < asked_at:
+                row.due = asked_at
+                continue
+            row.due = now + ASK_AGAIN * 2.0**row.tries
+            row.tries += 1
+            self._schedule()
+            return eui
+        self._schedule()
+        return None
+
+    def _schedule(self) -> None:
+        self.deadline = min((row.due for row in self._rows.values()), default=NEVER)

@@ -1,0 +1,101 @@
+"""Up the tree from one node: whom a packet is tried with, and which parents the root is told.
+
+The contract under test: a control packet is tried with two neighbours and then given up, one of the
+meters' own with every parent there is; a parent is told that acknowledges.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from amistack.framing import Priority
+from mesh.packet import Packet, PacketKind, RplMark, ShortAddress
+from mesh.routing.core import Core
+from mesh.routing.downward import Downward
+from mesh.routing.jobs import Job, Way
+from mesh.routing.node import MeshNode
+from mesh.routing.outbox import Outbox
+from mesh.routing.upward import CONTROL_HOPS_MAX, Upward
+from tests.mesh.routing.medium import World, eui
+
+
+class Lowest:
+    """The last node of a small mesh in which three hear it that are nearer to the root."""
+
+    def __init__(self) -> None:
+        world = World(1)
+        for relay in (2, 3, 4):
+            world.link(1, relay)
+            world.link(relay, 5)
+        world.start()
+        world.run(300.0, until=lambda: len(world.nodes[5].dodag.parents) == 3)
+        self.now = world.now
+        self.node: MeshNode = world.nodes[5]
+        self.core = Core(
+            self.node.own,
+            self.node.short,
+            self.node.seal,
+            world.profile,
+            world.chance,
+            dodag=self.node.dodag,
+            dao=self.node.dao,
+            routes=None,
+        )
+        self.outbox = Outbox(self.core)
+        self.upward = Upward(self.core, self.outbox, Downward(self.core, self.outbox))
+
+    def tries(self, job: Job) -> int:
+        """With how many neighbours the job is tried, none of whom takes it."""
+        count = 0
+        while (row := self.upward.next_hop(job, self.now)) is not None:
+            assert row.eui not in job.tried
+            job.tried.add(row.eui)
+            count += 1
+        return count
+
+
+@pytest.fixture
+def lowest() -> Lowest:
+    return Lowest()
+
+
+def job(kind: PacketKind) -> Job:
+    packet = Packet(
+        kind, Priority.CONTROL, ShortAddress(9), ShortAddress(0), b"x", 9, RplMark(2000)
+    )
+    return Job(Way.UP, packet, 0.0)
+
+
+@pytest.mark.parametrize("kind", [PacketKind.RPL, PacketKind.ROUTE_ERROR])
+@pytest.mark.parametrize("is_passed_on", [False, True])
+def test_control_is_tried_with_two_neighbours_and_no_third(
+    lowest: Lowest, kind: PacketKind, *, is_passed_on: bool
+) -> None:
+    told = job(kind)
+    if is_passed_on:
+        told.came_from = eui(9)
+        told.tried.add(eui(9))
+    assert lowest.tries(told) == CONTROL_HOPS_MAX
+    assert lowest.core.counters["lost: tried enough"] == 1
+    assert len(lowest.outbox) == 0
+
+
+@pytest.mark.parametrize("kind", [PacketKind.COAP, PacketKind.TOPOLOGY])
+def test_what_nobody_repeats_is_tried_with_all_and_then_waits(
+    lowest: Lowest, kind: PacketKind
+) -> None:
+    assert lowest.tries(job(kind)) == len(lowest.node.dodag.parents) == 3
+    assert lowest.core.counters["lost: tried enough"] == 0
+    assert len(lowest.outbox) == 1
+
+
+def test_the_root_is_told_of_parents_that_acknowledge(lowest: Lowest) -> None:
+    first, second, third = lowest.node.dodag.parents
+    for row in (second, third):
+        row.metric.note_attempts(1, is_acknowledged=True, now=lowest.now)
+    assert lowest.core.parents_to_tell() == (first.short, second.short, third.short)
+    second.metric.note_attempts(5, is_acknowledged=False, now=lowest.now)
+    assert lowest.core.parents_to_tell() == (first.short, third.short)
+    # The preferred one took us as its child: it is told until it is left.
+    first.metric.note_attempts(5, is_acknowledged=False, now=lowest.now)
+    assert lowest.core.parents_to_tell() == (first.short, third.short)
