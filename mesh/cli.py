@@ -170,7 +170,7 @@ def _simulate(options: argparse.Namespace) -> int:
         if capture is not None:
             capture.close()
     if options.plot is not None:
-        plot.draw(run.world, options.plot)
+        plot.draw(run, options.plot)
     print(json.dumps(run.figures) if options.json else show.run(run))
     if capture is not None and capture.is_full:
         print(f"mesh: {options.pcap} is full, the end of the run is not in it", file=sys.stderr)

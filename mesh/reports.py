@@ -13,10 +13,11 @@ from __future__ import annotations
 import enum
 import random
 import struct
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
 from amistack.errors import LocalProtocolError, MeshError
+from amistack.values import frozen_value
 
 VERSION: Final = 1
 HEADER: Final = struct.Struct("!BBHHBB")  # version, reason, sequence, rank, hops, counts
@@ -76,7 +77,7 @@ BOOTS: Final = frozenset({Reason.COLD_BOOT, Reason.POWER_RESTORED})
 AT_ONCE: Final = frozenset({Reason.ADDRESS_CHANGED, Reason.ASKED})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class LinkReport:
     """One link as its reporter sees it.
 
@@ -101,7 +102,7 @@ class LinkReport:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value(frozen=True, slots=True)
 class TopologyReport:
     """All that a node says about its place: it replaces what the node said before.
 
@@ -152,6 +153,18 @@ class TopologyReport:
     def is_attached(self) -> bool:
         """Whether the node has a way up, or is where all ways end."""
         return self.rank != INFINITE_RANK
+
+    def aged(self, minutes: int) -> TopologyReport:
+        """The same, so many minutes later."""
+
+        def later(link: LinkReport) -> LinkReport:
+            return replace(link, age_minutes=min(link.age_minutes + minutes, AGE_MINUTES_MAX))
+
+        return replace(
+            self,
+            parents=tuple(map(later, self.parents)),
+            neighbours=tuple(map(later, self.neighbours)),
+        )
 
     def encode(self) -> bytes:
         """At most REPORT_SIZE_MAX octets."""

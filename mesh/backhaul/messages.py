@@ -42,7 +42,7 @@ class Status(enum.IntEnum):
     ACCEPTED = 0
     UNKNOWN_COLLECTOR = 1
     WRONG_AREA = 2  # Its area, DODAGID or short address is another one.
-    STANDBY = 3  # Somebody else holds the lease; say hello again later.
+    STANDBY = 3  # Another box with this identity holds the lease; say hello again later.
 
 
 class What(enum.IntEnum):
@@ -149,7 +149,10 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The head-end's answer to a hello. Before it says ACCEPTED nothing else counts."""
+    """The head-end's answer to a hello. Before it says ACCEPTED nothing else counts.
+
+    `epoch` is that of the lease that the collector serves under from now on, 0 in a refusal.
+    """
 
     status: Status
     epoch: int = 0

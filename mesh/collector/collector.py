@@ -47,7 +47,7 @@ from mesh.collector.events import (
     KeepRow,
     KeepVersion,
 )
-from mesh.collector.held import Held
+from mesh.collector.held import Held, is_report, is_worth_holding
 from mesh.collector.line import STREAM_AHEAD, TABLE_PRIORITY, Line
 from mesh.collector.probes import Probes
 from mesh.collector.reading import up_of, way_of
@@ -270,9 +270,11 @@ class Collector:
         self._send_up(message, now)
 
     def _send_up(self, message: Up, now: float) -> None:
-        is_up, is_alarm = self.line.is_up, message.priority is Priority.ALARM
+        is_up = self.line.is_up
         is_sent = is_up and self.line.send(message, message.priority, now=now)
-        if not is_sent and (is_alarm or not is_up):
+        if is_sent and is_report(message):
+            self.held.forget_report(message.source)  # What waits of it says less.
+        if not is_sent and (is_worth_holding(message) or not is_up):
             self.held.put(message, now=now)
 
     def _take_failure(self, event: RouteFailed, now: float) -> None:
@@ -402,10 +404,12 @@ class Collector:
         """The backhaul came or went."""
         for message in self.line.unsent():
             if isinstance(message, Up):
-                self.held.put(message, now=now)
+                self.held.put_back(message, now=now)
         if self.line.is_up is self._was_up:
-            if self._was_up and len(self.held) and not self.line.depth(Priority.ALARM):
+            if self._was_up and self.held.alarm_count and not self.line.depth(Priority.ALARM):
                 self._send_held(now)
+            if self._was_up:
+                self._send_reports(now)
             if self._is_table_due and self.line.depth(TABLE_PRIORITY) < STREAM_AHEAD:
                 self._stream_table(now)
             return
@@ -423,6 +427,13 @@ class Collector:
         for held in self.held.take_all(now=now):
             self._send_up(held, now)
 
+    def _send_reports(self, now: float) -> None:
+        """Reports that waited, in the table's queue as it runs empty: nobody waits for them."""
+        room = STREAM_AHEAD - self.line.depth(TABLE_PRIORITY)
+        for held in self.held.take_reports(room, now=now):
+            if not self.line.send(held, TABLE_PRIORITY, now=now):
+                self.held.put_back(held, now=now)
+
     def _stream_table(self, now: float) -> int | None:
         self._is_table_due = False
         return self.line.stream_table(self.table.rows(now=now), len(self.table), now=now)
@@ -430,7 +441,8 @@ class Collector:
     def _tell(self, now: float) -> None:
         for news in self.table.news():
             if isinstance(news, RouteRow):
-                self._events.append(KeepRow(news))
+                if self.table.is_to_keep(news, now=now):
+                    self._events.append(KeepRow(news))
             else:
                 self._events.append(DropRow(news.target))
             if self.line.is_up and not self.line.send(news, TABLE_PRIORITY, now=now):

@@ -20,7 +20,7 @@ from mesh.routing.events import Outgoing
 from mesh.routing.jobs import Job
 from mesh.routing.messages import INFINITE_RANK, Code, Dio, Dis, decode
 from mesh.routing.outbox import Outbox
-from mesh.routing.strangers import ASK_AGAIN, Strangers
+from mesh.routing.strangers import ASK_AGAIN, ASK_AGAIN_DETACHED, ASK_TRIES, Strangers
 from mesh.security import Challenged, Received
 
 _DIS: Final = bytes((Code.DIS,))
@@ -29,6 +29,10 @@ _NO_RANK: Final = INFINITE_RANK.to_bytes(2, "big")
 ASK_COUNT: Final = 4
 """Of those who hear a solicitation of a stranger, about so many ask it for a proof."""
 ASK_INTERVAL: Final = 5.0
+ASK_SPREAD: Final = 2.0
+"""Seconds over which those are spread who hear the same message and ask its sender for a proof."""
+ASK_SPREAD_DETACHED: Final = 0.2
+"""The same where somebody waits for a way."""
 ASK_INTERVAL_DETACHED: Final = 0.3
 """Seconds from one proof asked for, of who did not speak to us alone, to the next."""
 
@@ -88,8 +92,10 @@ class LinkControl:
             core.dodag.hear_need(now)
         if not heard.is_fresh:
             core.counters["unproven neighbour"] += 1
-            if heard.wants_ack or self._is_worth_asking(packet, heard, rssi_dbm, now):
+            if heard.wants_ack:
                 self._challenge(heard.source, now)
+            else:
+                self._consider_asking(packet, heard, rssi_dbm, now)
             # A parent that is asked must not say yes to who may be a recording.
             return not heard.wants_ack
         if len(self.strangers):
@@ -151,58 +157,58 @@ class LinkControl:
             core.counters["no frame counter"] += 1
             return
         if sealed is not None:
+            core.counters["proof asked for"] += 1
             self._outbox.answer(Outgoing(neighbour, sealed.octets, 0, wants_ack=False))
 
     def handle_timer(self, now: float) -> None:
-        """Ask again who may be of use and did not answer, or was heard while another was asked."""
+        """Ask one of those who may be of use, or ask it again."""
         core = self._core
-        eui = self.strangers.take_due(now=now, asked_at=self._ask_at, rank=core.dodag.rank)
+        is_joined = core.dodag.is_joined
+        eui = self.strangers.take_due(
+            now=now,
+            ask_at=self._ask_at,
+            again=ASK_AGAIN if is_joined else ASK_AGAIN_DETACHED,
+        )
         if eui is not None:
-            self._ask_at = now + ASK_INTERVAL
-            core.counters["asked for a proof again"] += 1
+            self._ask_at = now + (ASK_INTERVAL if is_joined else ASK_INTERVAL_DETACHED)
             self._challenge(eui, now)
 
-    def _is_worth_asking(
+    def _consider_asking(
         self, packet: Packet, heard: Received, rssi_dbm: float | None, now: float
-    ) -> bool:
+    ) -> None:
         """Whether who says that to all shall prove itself: not everybody whom we ever hear.
 
         In a street that has its power back hundreds know nobody; most of them need nobody of us.
         """
-        dodag = self._core.dodag
-        is_late = now < self._ask_at
-        if is_late and (not dodag.is_joined or packet.payload[3:5] >= dodag.rank.to_bytes(2)):
-            return False
+        core, dodag = self._core, self._core.dodag
+        spread = ASK_SPREAD if dodag.is_joined else ASK_SPREAD_DETACHED
+        hoped = 0
         if packet.payload[:1] == _DIS:
             # Some of those that can help are enough.
-            dice = self._core.chance.random()
-            is_worth = dodag.is_joined and dice * len(dodag.neighbours) < ASK_COUNT
-            return self._ask_soon(is_worth=is_worth and not is_late, now=now)
-        if dodag.is_parent(heard.source):
-            return self._ask_soon(is_worth=not is_late, now=now)
-        try:
-            message = decode(packet.payload)
-        except MeshError:
-            return False
-        if not isinstance(message, Dio) or message.rank == INFINITE_RANK:
-            return False
-        if dodag.is_joined and dodag.has_use_for(message.rank, rssi_dbm, now):
-            # Questions get lost, and so do answers.
-            hoped = dodag.hoped_rank(message.rank, rssi_dbm)
-            if hoped < dodag.rank:
-                due = self._ask_at if is_late else now + ASK_AGAIN
-                self.strangers.note(heard.source, hoped, due=due)
-            return self._ask_soon(is_worth=not is_late, now=now)
-        is_worth = (
-            dodag.has_use_for(message.rank, rssi_dbm, now)
-            or message.version != dodag.version
-            or (message.is_grounded and not dodag.is_grounded)
+            dice = core.chance.random()
+            if not dodag.is_joined or dice * len(dodag.neighbours) >= ASK_COUNT:
+                return
+            # It waits for us, and will say so again.
+            spread = ASK_SPREAD_DETACHED
+        elif not dodag.is_parent(heard.source):
+            if dodag.is_joined and packet.payload[3:5] == _NO_RANK:
+                return
+            try:
+                message = decode(packet.payload)
+            except MeshError:
+                return
+            if not isinstance(message, Dio) or message.rank == INFINITE_RANK:
+                return
+            if dodag.has_use_for(message.rank, rssi_dbm, now):
+                hoped = dodag.hoped_rank(message.rank, rssi_dbm)
+            elif message.version == dodag.version and (
+                dodag.is_grounded or not message.is_grounded
+            ):
+                return
+        self.strangers.note(
+            heard.source,
+            hoped,
+            due=now + spread * core.chance.random(),
+            # One that is only good to know is not worth a second question.
+            tries_max=ASK_TRIES if hoped < dodag.rank else 1,
         )
-        return self._ask_soon(is_worth=is_worth and not is_late, now=now)
-
-    def _ask_soon(self, *, is_worth: bool, now: float) -> bool:
-        """Not the next one at once."""
-        if is_worth:
-            is_joined = self._core.dodag.is_joined
-            self._ask_at = now + (ASK_INTERVAL if is_joined else ASK_INTERVAL_DETACHED)
-        return is_worth

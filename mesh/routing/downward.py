@@ -84,6 +84,10 @@ class Downward:
         if packet.route is not None and packet.route.next_relay is not None:
             short = packet.route.next_relay
         row = self._core.dodag.neighbours.by_short(short)
+        if row is not None and row.eui not in job.tried and row.metric.is_out(now=now):
+            # All else would wait behind it, and come too late: one at a time tries it again.
+            self._core.counters["held back"] += 1
+            job.tried.add(row.eui)
         if row is None or row.eui in job.tried:
             self._fail(job, short, now)
             return None

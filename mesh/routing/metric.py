@@ -31,6 +31,9 @@ FAILURE_PENALTY: Final = 2.0
 FAILURES_AWAY: Final = 3
 AWAY_TIME: Final = 60.0
 """Who acknowledges after so many frames in a row that were lost, over so many seconds, was away."""
+FAILURES_OUT: Final = 2
+OUT_TIME: Final = 5.0
+"""Seconds between frames down to one that did not acknowledge the last FAILURES_OUT."""
 PRIOR_FRAMES: Final = 4
 """As how many frames the strength of what is heard counts: one frame's attempts scatter more."""
 RSSI_ALPHA: Final = 1 / 8
@@ -150,6 +153,10 @@ class LinkMetric:
         """The neighbour was away: what was lost meanwhile says nothing of the link."""
         self.frames = self.samples = 0
         self.etx = self.guessed
+
+    def is_out(self, *, now: float) -> bool:
+        """Whether it failed so often, and so lately, that the next frame would fail as well."""
+        return self.failures_in_a_row >= FAILURES_OUT and now - self.tried_at < OUT_TIME
 
     def is_due(self, interval: float, *, now: float) -> bool:
         """Whether `interval` seconds went by without a try."""

@@ -4,11 +4,12 @@ Spec    docs/protocol/mesh.md, "Replay and freshness"
 In      `note` one that was heard, `drop` one that proved itself or is of no use
 Out     `take_due`, whom to ask now; `deadline`
 Limit   STRANGER_COUNT_MAX of them, the one that promises least goes first; ASK_TRIES questions to
-        one, ASK_AGAIN seconds apart and doubled each time
+        one, ever further apart
 Never   asks: that is `mesh.routing.control`
 
 A question or its answer may be lost, and a DIO that would be the next reason to ask may be hours
-away: without this a node would know half of the parents that it could have.
+away: without this a node would know half of the parents that it could have. And who hears the
+same DIO does not hear the others who do: if all asked at once, nobody would be understood.
 """
 
 from __future__ import annotations
@@ -21,17 +22,20 @@ from mesh.routing.trickle import NEVER
 STRANGER_COUNT_MAX: Final = 8
 ASK_TRIES: Final = 4
 ASK_AGAIN: Final = 15.0
-"""Seconds from the first question to the second."""
+"""Seconds from the first question to the second, doubled from there on."""
+ASK_AGAIN_DETACHED: Final = 1.5
+"""The same of a node without a way."""
 
 
 class _Stranger:
-    __slots__ = ("due", "hoped_rank", "tries")
+    __slots__ = ("due", "hoped_rank", "tries", "tries_max")
 
-    def __init__(self, hoped_rank: int, due: float) -> None:
+    def __init__(self, hoped_rank: int, due: float, tries_max: int) -> None:
         self.hoped_rank = hoped_rank
         """Our rank if it were our parent and its link as good as it may be."""
         self.due = due
         self.tries = 0
+        self.tries_max = tries_max
 
 
 class Strangers:
@@ -47,18 +51,18 @@ class Strangers:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def note(self, eui: Eui64, hoped_rank: int, *, due: float) -> None:
+    def note(self, eui: Eui64, hoped_rank: int, *, due: float, tries_max: int = ASK_TRIES) -> None:
         """One that may be of use was heard: it is asked at `due`, unless it is being asked."""
         row = self._rows.get(eui)
         if row is not None:
-            row.hoped_rank = hoped_rank
+            row.hoped_rank, row.tries_max = hoped_rank, tries_max
             return
         if len(self._rows) >= STRANGER_COUNT_MAX:
             worst = max(self._rows, key=lambda other: self._rows[other].hoped_rank)
             if self._rows[worst].hoped_rank <= hoped_rank:
                 return
             del self._rows[worst]
-        self._rows[eui] = _Stranger(hoped_rank, due)
+        self._rows[eui] = _Stranger(hoped_rank, due, tries_max)
         self._schedule()
 
     def drop(self, eui: Eui64) -> None:
@@ -66,21 +70,21 @@ class Strangers:
         if self._rows.pop(eui, None) is not None:
             self._schedule()
 
-    def take_due(self, *, now: float, asked_at: float, rank: int) -> Eui64 | None:
-        """Whom to ask now; None for nobody. Who is due after `asked_at` waits until then.
+    def take_due(self, *, now: float, ask_at: float, again: float = ASK_AGAIN) -> Eui64 | None:
+        """Whom to ask now; None for nobody. Before `ask_at` nobody is asked.
 
-        Who could not give us a rank below `rank` any more is forgotten.
+        `again` are the seconds from the first question to one to the second.
         """
         for eui, row in list(self._rows.items()):
             if row.due > now:
                 continue
-            if row.tries >= ASK_TRIES or row.hoped_rank >= rank:
+            if row.tries >= row.tries_max:
                 del self._rows[eui]
                 continue
-            if now < asked_at:
-                row.due = asked_at
+            if now < ask_at:
+                row.due = ask_at
                 continue
-            row.due = now + ASK_AGAIN * 2.0**row.tries
+            row.due = now + again * 2.0**row.tries
             row.tries += 1
             self._schedule()
             return eui

@@ -117,7 +117,8 @@ class Medium:
         self._backoff_s = radio.backoff_s
         self._octet_s = 8 / radio.rate_bps
         self._overhead = radio.phy_octets + radio.mac_octets
-        self._fading = links.fading
+        # As an array it is a quarter of the size: each frame looks at other places of it.
+        self._fading = array.array("d", links.fading)
         # Who hears a station, a bit each: whether two have a hearer in common is one operation.
         self._audience = [sum(1 << receiver for receiver in row) for row in links.receivers]
         # What each station has in hand: (destination, octets) or None; how often it backed off.

@@ -9,6 +9,7 @@ Limit   PLACE_COUNT_MAX places; a pair whose mean power is below the noise is no
 
 from __future__ import annotations
 
+import array
 import bisect
 import math
 import random
@@ -185,12 +186,13 @@ class Links:
         # To have pairs in one order whatever the mapping's own is.
         rows = [sorted(row.items()) for row in powers]
         self.receivers: list[tuple[int, ...]] = [tuple(r for r, _ in row) for row in rows]
-        self.means: list[list[float]] = [[power for _, power in row] for row in rows]
-        self.needs: list[list[int]] = [[self._need(power) for power in row] for row in self.means]
+        # Arrays, for they are small: every frame looks at a row that was long not looked at.
+        self.means = [array.array("d", (power for _, power in row)) for row in rows]
+        self.needs = [array.array("I", map(self._need, row)) for row in self.means]
         self.index: list[dict[int, int]] = [
             {receiver: column for column, receiver in enumerate(row)} for row in self.receivers
         ]
-        self._plain = [tuple(row) for row in self.means]
+        self._plain = [row[:] for row in self.means]
         self._losses: dict[tuple[int, int], float] = {}
 
     def _need(self, mean_dbm: float) -> int:

@@ -6,6 +6,7 @@ given; it inverts `Packet.encode` exactly, strange options included; both agree 
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -269,6 +270,19 @@ def test_unknown_elective_options_are_forwarded_untouched() -> None:
     )
     after = packet(before.payload, hop_limit=63, rpl=RplMark(768), strange=before.strange).encode()
     assert after.hex() == "32003f010200000b8b0003002aaabb2accdd7840"
+
+
+@given(packets, packets, st.integers(0, 255), st.integers(0, 0xFFFF))
+def test_what_a_hop_writes_anew_leaves_all_else_as_it_was(
+    whole: Packet, other: Packet, hop_limit: int, rank: int
+) -> None:
+    mark = None if other.rpl is None else other.rpl.from_rank(rank)
+    if other.rpl is not None:
+        assert mark == dataclasses.replace(other.rpl, sender_rank=rank)
+    assert whole.marked(mark) == dataclasses.replace(whole, rpl=mark)
+    assert whole.passed_on(hop_limit, mark, other.route) == dataclasses.replace(
+        whole, hop_limit=hop_limit, rpl=mark, route=other.route
+    )
 
 
 def test_route_says_who_is_next_and_where_it_ends() -> None:

@@ -37,11 +37,11 @@ from mesh.backhaul.codec import VERSION, Type
 from mesh.backhaul.messages import CollectorMessage, HeadEndMessage, Status, Why
 from mesh.collector.collector import GROUND_GRACE_S
 from mesh.collector.denials import DENIED_COUNT_MAX
-from mesh.collector.held import HELD_COUNT_MAX
+from mesh.collector.held import HELD_COUNT_MAX, REPORTS_HELD_MAX
 from mesh.collector.line import HELLO_AGAIN_S, STREAM_AHEAD, TABLE_PRIORITY
 from mesh.collector.probes import PROBE_COUNT_MAX
 from mesh.collector.requests import AFTERMATH_S, REQUEST_COUNT_MAX
-from mesh.collector.table import SWEEP_INTERVAL_S
+from mesh.collector.table import KEPT_BEHIND_MAX, SWEEP_INTERVAL_S
 from tests.mesh.backhaul.messages import messages
 
 ME = Eui64(bytes.fromhex("70b3d5fffe000001"))
@@ -208,6 +208,8 @@ def test_the_examples_of_the_specification_are_ours() -> None:
         (AFTERMATH_S, "and 30 s more"),
         (PROBE_COUNT_MAX, "traces open | 64;"),
         (HELD_COUNT_MAX, "alarms held | 64 |"),
+        (REPORTS_HELD_MAX, "reports held | 1,024, one a node |"),
+        (KEPT_BEHIND_MAX, "up to 8 path sequences behind"),
         (DENIED_COUNT_MAX, "denied | 1,024 |"),
         (STREAM_AHEAD, "in the queue | 32 |"),
         (SWEEP_INTERVAL_S, "every 60 s"),

@@ -9,19 +9,19 @@ from __future__ import annotations
 import pytest
 
 from amistack.framing import Priority
-from mesh.backhaul import (
-    Outcome,
-    Probe,
-    Probed,
-    Up,
-)
+from mesh.backhaul import Outcome, Probe, Probed, TableEnd, Up
 from mesh.collector.collector import GROUND_GRACE_S
 from mesh.collector.events import BackhaulChanged
 from mesh.collector.held import HELD_COUNT_MAX
+from mesh.collector.line import STREAM_AHEAD, TABLE_PRIORITY
 from mesh.packet import PacketKind
+from mesh.reports import LinkReport, Reason, TopologyReport
+from mesh.routing.dao import Route
 from mesh.routing.events import GroundChanged
+from mesh.routing.trickle import NEVER
 from tests.mesh.collector.world import (
     CollectorWorld,
+    HeadEnd,
     connected,
     formed,
 )
@@ -43,6 +43,80 @@ def test_alarms_wait_for_the_backhaul_and_nothing_else_does() -> None:
     assert [(up.source, up.priority, up.payload) for up in held] == [(3, Priority.ALARM, b"1")]
     assert 99 <= held[0].held <= 102
     assert world.collector().held.counters["dropped: no backhaul"] >= 2
+
+
+def reports_of(head_end: HeadEnd, source: int) -> list[Up]:
+    ups = head_end.of(Up)
+    return [up for up in ups if up.kind == PacketKind.TOPOLOGY and up.source == source]
+
+
+def test_the_last_report_of_each_node_waits_for_the_backhaul() -> None:
+    world, first = connected(4)
+    world.disconnect()
+    world.run(1.0)
+    for reason in (Reason.ASKED, Reason.ADDRESS_CHANGED):
+        world.nodes[3].report(reason, now=world.now)
+        world.touch(3)
+        world.run(5.0)
+    world.run(120.0)
+    routes = world.collector().station.node.routes
+    assert routes is not None
+    for target in range(1_000, 1_000 + 3 * STREAM_AHEAD):
+        routes.rows[target] = Route((1,), 240, NEVER)
+    second = world.connect()
+    world.run(30.0)
+    (kept,) = reports_of(second, 3)
+    report = TopologyReport.decode(kept.payload)
+    before = [TopologyReport.decode(up.payload).sequence for up in reports_of(first, 3)]
+    assert report.reason is Reason.ADDRESS_CHANGED
+    assert report.sequence > max(before, default=-1)
+    assert 120 <= kept.held <= 130
+    # Behind the table, for nobody waits for it.
+    priorities = {m: p for p, m in second.heard if m is kept}
+    assert priorities[kept] is TABLE_PRIORITY
+    kinds = [type(m) for _, m in second.heard]
+    assert kinds.index(TableEnd) < [m for _, m in second.heard].index(kept)
+    assert not len(world.collector().held)
+
+
+def test_a_report_that_waits_gives_way_to_one_that_is_on_its_way() -> None:
+    world, _ = connected(3)
+    collector = world.collector()
+    world.is_piped = False
+    for number in range(300):  # The queue of what goes first is full.
+        collector._send_up(Up(2, 0, Priority.CONTROL, b"%d" % number), world.now)
+    collector._send_up(report_up(3, 1), world.now)
+    assert len(collector.held) == 1
+    world.is_piped = True
+    world.pump(1)
+    world.run(1.0)
+    collector.held.put(report_up(3, 2), now=world.now)
+    collector._send_up(report_up(3, 3), world.now)
+    assert not len(collector.held)
+    world.run(20.0)
+    told = [TopologyReport.decode(up.payload).sequence for up in reports_of(world.head_ends[1], 3)]
+    assert told[-2:] == [1, 3]
+
+
+def test_reports_that_a_connection_took_with_it_come_by_the_next() -> None:
+    world, _ = connected(3)
+    world.is_piped = False
+    world.collector()._send_up(report_up(2, 7), world.now)
+    world.collector()._send_up(report_up(3, 8), world.now)
+    world.disconnect()
+    # Meanwhile one of them says more.
+    world.collector()._send_up(report_up(3, 9), world.now)
+    world.is_piped = True
+    second = world.connect()
+    world.run(15.0)
+    for source, sequence in ((2, 7), (3, 9)):
+        (up,) = reports_of(second, source)
+        assert TopologyReport.decode(up.payload).sequence == sequence
+
+
+def report_up(source: int, sequence: int) -> Up:
+    report = TopologyReport(Reason.PERIODIC, sequence, 512, 1, (LinkReport(1, 128),))
+    return Up(source, PacketKind.TOPOLOGY, Priority.CONTROL, report.encode())
 
 
 def test_the_newest_alarms_are_kept() -> None:

@@ -29,12 +29,13 @@ from mesh.backhaul import (
 )
 from mesh.backhaul.messages import LIFETIME_INFINITE
 from mesh.collector.denials import DENIED_COUNT_MAX, Denials
-from mesh.collector.held import HELD_COUNT_MAX, Held
+from mesh.collector.held import HELD_COUNT_MAX, REPORTS_HELD_MAX, Held
 from mesh.collector.probes import PROBE_COUNT_MAX, Probes
 from mesh.collector.requests import AFTERMATH_S, Requests
-from mesh.collector.table import SWEEP_INTERVAL_S, Table
-from mesh.packet import Attempt, Packet, ShortAddress
+from mesh.collector.table import KEPT_SHARE_MIN, SWEEP_INTERVAL_S, Table
+from mesh.packet import Attempt, Packet, PacketKind, ShortAddress
 from mesh.routing.dao import Route, RouteTable
+from mesh.routing.messages import is_newer, sequence_after
 from mesh.routing.trickle import NEVER
 from mesh.station.echo import Echo
 from tests.mesh.routing.medium import eui
@@ -118,6 +119,84 @@ def test_a_row_without_an_end_stays() -> None:
     table.restore([RouteRow(5, (1,), 3, LIFETIME_INFINITE)], now=0.0)
     table.handle_timer(now=1e8)
     assert routes.rows[5].expires_at == NEVER
+
+
+# What of the table the disk has
+
+LIFE_S = 1000.0
+tellings = st.lists(
+    st.tuples(
+        st.integers(0, 700),  # Seconds since the last one; a row lasts for LIFE_S.
+        st.sampled_from([(1,), (1,), (1,), (1,), (1, 3), (3, 1)]),
+        st.sampled_from([0, 1, 1, 1, 1, 40]),  # A repetition, the next one, a node that jumps.
+    ),
+    max_size=60,
+)
+
+
+@given(tellings, st.integers(230, 255) | st.integers(0, 127))
+def test_what_the_disk_has_is_true_and_lasts(
+    told: list[tuple[int, tuple[int, ...], int]], sequence: int
+) -> None:
+    routes = RouteTable(1)
+    table, now = Table(routes), 0.0
+    table.restore([], now=now)
+    disk: dict[int, tuple[RouteRow, float]] = {}
+    parents: tuple[int, ...] = ()
+    for after, wanted, steps in told:
+        now += after
+        for _ in range(steps if wanted == parents else max(steps, 1)):
+            sequence = sequence_after(sequence)
+        parents = wanted
+        routes.rows[5] = Route(parents, sequence, now + LIFE_S)
+        table.changed(5, now=now)
+        for row in table.news():
+            assert isinstance(row, RouteRow)
+            if table.is_to_keep(row, now=now):
+                disk[5] = row, now + row.lifetime
+        kept, ends_at = disk[5]
+        assert kept.parents == parents
+        assert ends_at >= now + KEPT_SHARE_MIN * LIFE_S
+        assert sequence == kept.path_sequence or is_newer(sequence, kept.path_sequence)
+
+
+def written(times: int, *, parents: tuple[tuple[int, ...], ...] = ((1,),)) -> int:
+    """How often the disk is written when a node tells its parents so often, 400 s apart."""
+    routes = RouteTable(1)
+    table, count = Table(routes), 0
+    table.restore([], now=0.0)
+    for number in range(times):
+        now = 400.0 * number
+        routes.rows[5] = Route(parents[number % len(parents)], number % 128, now + LIFE_S)
+        table.changed(5, now=now)
+        (row,) = table.news()
+        assert isinstance(row, RouteRow)
+        count += table.is_to_keep(row, now=now)
+    return count
+
+
+def test_the_same_told_again_is_written_when_half_of_its_time_is_over() -> None:
+    assert written(100) == 50
+    assert written(100, parents=((1,), (2,))) == 100
+
+
+def test_a_row_that_the_disk_did_not_take_is_written_the_next_time() -> None:
+    routes = RouteTable(1)
+    table = Table(routes)
+    row = RouteRow(5, (1,), 3, 1000)
+    assert table.is_to_keep(row, now=0.0)
+    assert not table.is_to_keep(row, now=1.0)
+    table.not_kept(5)
+    assert table.is_to_keep(row, now=2.0)
+
+
+def test_a_row_that_went_and_came_again_is_written() -> None:
+    routes = RouteTable(1)
+    table = Table(routes)
+    table.restore([RouteRow(5, (1,), 3, 1000)], now=0.0)
+    assert not table.is_to_keep(RouteRow(5, (1,), 4, 1000), now=0.0)
+    table.refuse({5})
+    assert table.is_to_keep(RouteRow(5, (1,), 4, 1000), now=0.0)
 
 
 # Requests
@@ -326,6 +405,44 @@ def test_the_newest_alarms_and_nothing_else_are_held(came: list[tuple[Priority, 
     assert [up.held for up in taken] == [min(round(now - since), 65535) for since, _ in model]
     assert len(held) == 0
     assert sum(held.counters.values()) == len(came) - len(taken)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 100)), max_size=60))
+def test_the_last_report_of_each_node_is_held(came: list[tuple[int, int]]) -> None:
+    held, now = Held(), 0.0
+    model: dict[int, tuple[float, bytes]] = {}
+    for source, after in came:
+        now += after
+        payload = b"%f" % now
+        held.put(Up(source, PacketKind.TOPOLOGY, Priority.CONTROL, payload), now=now)
+        model.pop(source, None)
+        model[source] = now, payload
+    assert len(held) == len(model)
+    assert held.take_all(now=now) == []  # No alarm among them.
+    taken = [*held.take_reports(2, now=now), *held.take_reports(100, now=now)]
+    assert [(up.source, up.payload) for up in taken] == [(s, p) for s, (_, p) in model.items()]
+    assert [up.held for up in taken] == [round(now - since) for since, _ in model.values()]
+    assert len(held) == 0
+
+
+def test_a_report_that_comes_back_does_not_replace_a_newer_one() -> None:
+    held = Held()
+    for put, payload in ((held.put, b"newer"), (held.put_back, b"older")):
+        put(Up(2, PacketKind.TOPOLOGY, Priority.CONTROL, payload), now=5.0)
+    held.put_back(Up(2, 0, Priority.ALARM, b"!"), now=5.0)
+    assert [up.payload for up in held.take_reports(9, now=6.0)] == [b"newer"]
+    assert [up.payload for up in held.take_all(now=6.0)] == [b"!"]
+
+
+def test_held_reports_are_bounded_and_a_question_is_none() -> None:
+    held = Held()
+    for source in range(1, REPORTS_HELD_MAX + 4):
+        held.put(Up(source, PacketKind.TOPOLOGY, Priority.CONTROL, b"r"), now=0.0)
+    held.put(Up(9999, PacketKind.TOPOLOGY, Priority.CONTROL, b""), now=0.0)
+    assert len(held) == REPORTS_HELD_MAX
+    assert held.counters == {"dropped: too many reports": 3, "dropped: no backhaul": 1}
+    assert held.take_reports(1, now=0.0)[0].source == 4
 
 
 def test_an_alarm_that_waited_before_has_waited_longer() -> None:

@@ -16,6 +16,8 @@ from amistack.framing import Priority
 from mesh.backhaul import Down, Fate, Outcome, Probe, Probed, RouteRow, Up, What
 from mesh.collector.held import HELD_COUNT_MAX
 from mesh.collector.requests import AFTERMATH_S
+from mesh.collector.table import KEPT_BEHIND_MAX, KEPT_SHARE_MIN
+from mesh.routing.messages import sequence_after
 from tests.mesh.collector.world import CollectorWorld, HeadEnd
 
 LAST = {
@@ -139,8 +141,20 @@ def test_the_collector_and_its_head_end_agree_in_the_end(seed: int) -> None:
     theirs = {t: (row.parents, row.path_sequence) for t, row in head_end.table().items()}
     assert theirs == ours
     assert set(ours) == set(METERS)
-    kept = {t: (row.parents, row.path_sequence) for t, (row, _) in world.disks[1].rows.items()}
-    assert kept == ours
+    on_disk = world.disks[1].rows
+    assert {t: row.parents for t, (row, _) in on_disk.items()} == {
+        t: parents for t, (parents, _) in ours.items()
+    }
+    for row in collector.table.rows(now=world.now):
+        kept, ends_at = on_disk[row.target]
+        steps = [kept.path_sequence]
+        while len(steps) <= KEPT_BEHIND_MAX:
+            steps.append(sequence_after(steps[-1]))
+        assert row.path_sequence in steps
+        # The disk's row ends earlier by a share of a row's whole time at the most.
+        dodag = world.profile.dodag
+        whole_s = dodag.lifetime * dodag.lifetime_unit
+        assert world.now + row.lifetime - ends_at <= (1 - KEPT_SHARE_MIN) * whole_s + 2
 
     for short in METERS:
         for attempt in range(3):  # The links lose one frame in ten, or four: once is no answer.

@@ -11,8 +11,6 @@ from mesh.routing.strangers import ASK_AGAIN, ASK_TRIES, STRANGER_COUNT_MAX, Str
 from mesh.routing.trickle import NEVER
 from tests.mesh.routing.medium import eui
 
-RANK = 1000
-
 
 def test_one_that_does_not_answer_is_asked_ever_later_and_then_left() -> None:
     strangers = Strangers()
@@ -20,7 +18,7 @@ def test_one_that_does_not_answer_is_asked_ever_later_and_then_left() -> None:
     asked = []
     while strangers.deadline < NEVER:
         now = strangers.deadline
-        if strangers.take_due(now=now, asked_at=0.0, rank=RANK) == eui(1):
+        if strangers.take_due(now=now, ask_at=0.0) == eui(1):
             asked.append(now)
     pauses = [later - before for before, later in itertools.pairwise(asked)]
     assert asked[0] == 10.0
@@ -35,30 +33,38 @@ def test_one_that_proved_itself_is_asked_no_more() -> None:
     strangers.note(eui(2), 600, due=20.0)
     strangers.drop(eui(1))
     assert strangers.deadline == 20.0
-    assert strangers.take_due(now=20.0, asked_at=0.0, rank=RANK) == eui(2)
+    assert strangers.take_due(now=20.0, ask_at=0.0) == eui(2)
 
 
 def test_nobody_is_asked_before_it_is_our_turn_again() -> None:
     strangers = Strangers()
     strangers.note(eui(1), 500, due=10.0)
-    assert strangers.take_due(now=10.0, asked_at=12.0, rank=RANK) is None
+    assert strangers.take_due(now=10.0, ask_at=12.0) is None
     assert strangers.deadline == 12.0
-    assert strangers.take_due(now=12.0, asked_at=12.0, rank=RANK) == eui(1)
+    assert strangers.take_due(now=12.0, ask_at=12.0) == eui(1)
 
 
-def test_one_that_is_of_no_use_any_more_is_forgotten() -> None:
+def test_one_that_is_only_good_to_know_is_asked_once() -> None:
     strangers = Strangers()
-    strangers.note(eui(1), 500, due=10.0)
-    assert strangers.take_due(now=10.0, asked_at=0.0, rank=500) is None
+    strangers.note(eui(1), 500, due=10.0, tries_max=1)
+    assert strangers.take_due(now=10.0, ask_at=0.0) == eui(1)
+    assert strangers.take_due(now=10.0 + ASK_AGAIN, ask_at=0.0) is None
     assert len(strangers) == 0
 
 
 def test_what_it_promises_now_counts_and_being_heard_again_is_no_new_question() -> None:
     strangers = Strangers()
-    strangers.note(eui(1), 500, due=10.0)
+    strangers.note(eui(1), 500, due=10.0, tries_max=1)
     strangers.note(eui(1), 900, due=2.0)
     assert strangers.deadline == 10.0
-    assert strangers.take_due(now=10.0, asked_at=0.0, rank=900) is None
+    assert strangers.take_due(now=10.0, ask_at=0.0) == eui(1)
+    assert strangers.take_due(now=10.0 + ASK_AGAIN, ask_at=0.0) == eui(1)
+    # And the one that promises least goes first.
+    for short in range(2, STRANGER_COUNT_MAX + 2):
+        strangers.note(eui(short), 800, due=1e6)
+    assert len(strangers) == STRANGER_COUNT_MAX
+    strangers.drop(eui(1))
+    assert len(strangers) == STRANGER_COUNT_MAX
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(256, 5000)), max_size=60))
@@ -73,6 +79,6 @@ def test_those_who_promise_most_are_kept(heard: list[tuple[int, int]]) -> None:
             del known[next(one for one in known if known[one] == max(known.values()))]
             known[short] = rank
     asked = set()
-    while (one := strangers.take_due(now=1.0, asked_at=0.0, rank=0xFFFF)) is not None:
+    while (one := strangers.take_due(now=1.0, ask_at=0.0)) is not None:
         asked.add(one)
     assert asked == {eui(short) for short in known}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.sim.scenario import scenarios
 from tests.mesh.scenarios.transcripts import run
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
@@ -30,3 +31,13 @@ def test_every_scenario_says_what_it_is_about() -> None:
     assert len(FILES) >= 6
     for file in FILES:
         assert file.read_text().startswith("# ")
+
+
+def test_every_scenario_in_the_box_has_its_transcript() -> None:
+    played = {
+        line.split()[1]
+        for file in FILES
+        for line in file.read_text().splitlines()
+        if line.startswith("scenario ")
+    }
+    assert played == set(scenarios())

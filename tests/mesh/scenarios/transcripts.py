@@ -1,5 +1,8 @@
 """Scenarios as text: commands above the rule, what became of them below it.
 
+    scenario NAME         one in the box, with its radio, load, faults and isolations, or a small
+                          one of it: `settlement.meters=40 hours=1 faults.at_s=1800` and the like
+or
     nodes c1 m1..m4       the nodes; then links, one or more a line
     link c1-m1-m2 0.9     a chain of links with this reception ratio (0.999 if it is left out)
     start                 everybody gets power; nothing before it takes time
@@ -8,20 +11,30 @@
 
 A block is commands, a rule of four dashes, what happened, and an empty line. What happened is:
 reads as they end, isolations, changes of preferred parents by the second, and after `advance` the
-tree. `run` gives back the whole text as it should be.
+tree. Of a scenario in the box: faults as they come, isolations, and after `advance` what was said
+by then and in time; where there are more than TREE_COUNT_MAX nodes, how many changed their parent
+and how many are how far away, in the place of every name. `run` gives back the whole text as it
+should be.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Final
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from mesh.routing.profile import load_profile
+from mesh.sim.faults import node_name
 from mesh.sim.isolations import Drive
 from mesh.sim.knowledge import what_the_head_end_knows
+from mesh.sim.nodes import make_mesh_router
 from mesh.sim.probes import Probes
-from mesh.sim.traffic import Exchange, Kind
+from mesh.sim.run import Simulation
+from mesh.sim.scenario import Scenario, read_scenario
+from mesh.sim.traffic import LIMITS_S, Exchange, Kind
 from mesh.sim.world import World
 from mesh.topology.dcc import Dcc
 from mesh.topology.facts import Backhaul
@@ -30,6 +43,9 @@ from tests.mesh.sim.laid import LOSS_DB, change, laid
 
 RULE: Final = "----"
 PROFILE: Final = "lab"
+TREE_COUNT_MAX: Final = 32
+READ_LIMIT_S: Final = 30.0
+SEED: Final = 1
 
 
 def run(text: str) -> str:
@@ -52,12 +68,18 @@ class _Player:
         self._said: list[str] = []
         self._parents: list[int] = []
         self._known: Dcc | None = None
+        self._running: Simulation | None = None
+        self._ended: list[Exchange] = []
+        self._changes = 0
+        self._noted = 0
+        self._judged = 0
 
     def do(self, command: str) -> Iterator[str]:
         """Carry a command out; what is to be said of it."""
         if not command.startswith("#"):
             word, *rest = command.split()
             doers: dict[str, Callable[..., None]] = {
+                "scenario": self._scenario,
                 "nodes": self._nodes,
                 "link": self._link,
                 "start": self._start,
@@ -87,6 +109,15 @@ class _Player:
     def _link(self, names: str, ratio: str = "0.999") -> None:
         for one, other in itertools.pairwise(names.split("-")):
             self._links[self._number(one), self._number(other)] = float(ratio)
+
+    def _scenario(self, name: str, *changes: str) -> None:
+        scenario = smaller(read_scenario(name), dict(change.split("=") for change in changes))
+        self._running = running = Simulation(scenario, make_mesh_router, seed=SEED)
+        self._world = world = running.world
+        self._names = [node_name(world, number) for number in range(world.count)]
+        self._parents = [-1] * world.count
+        world.traffic.done = self._ended.append
+        world.clock.at(0.0, self._look)
 
     def _start(self) -> None:
         collectors = sum(name.startswith("c") for name in self._names)
@@ -150,8 +181,11 @@ class _Player:
 
     def _advance(self, seconds: str) -> None:
         world = self._need()
-        increase = load_profile(PROFILE).dodag.hop_rank_increase_min
         world.run_until(world.clock.now + float(seconds.rstrip("s")))
+        if self._running is not None:
+            self._said += self._progress(self._running)
+            return
+        increase = load_profile(PROFILE).dodag.hop_rank_increase_min
         self._said += self._tree()
         if all(world.is_connected(collector) for collector in world.collectors):
             # What the head-end knew last before something failed.
@@ -177,9 +211,73 @@ class _Player:
         if world.clock.now > 0:
             for number, parent in enumerate(parents):
                 if parent != self._parents[number] and self._tree_is_told and world.is_up(number):
-                    self._say(f"{self._name(number)} parent {self._name(parent)}")
+                    self._changes += 1
+                    if world.count <= TREE_COUNT_MAX:
+                        self._say(f"{self._name(number)} parent {self._name(parent)}")
+            self._tell_notes()
         self._parents = parents
         world.clock.at(world.clock.now + 1, self._look)
+
+    def _tell_notes(self) -> None:
+        """Faults and isolations, by the second."""
+        world, running = self._need(), self._running
+        for note in world.notes[self._noted :] if running is not None else ():
+            self._said.append(f"t={note.at:<7.0f}{note.text}")
+        self._noted = len(world.notes)
+        if running is None or running.isolations is None:
+            return
+        for case in running.isolations.cases[self._judged :]:
+            right = "right" if case.is_right else "not right"
+            causes = () if case.verdict is None else case.verdict.causes
+            named = [f"{one.component.kind} {self._ends(one.component.ends)}" for one in causes]
+            told = ", ".join(named) or "nothing"
+            failed = f"{case.failed.kind} {self._ends(case.failed.ends)}"
+            certain = " for certain" * (case.verdict is not None and case.verdict.is_certain)
+            self._say(
+                f"{self._name(case.meter)} isolated while {failed} failed: {told}{certain}; {right}"
+            )
+        self._judged = len(running.isolations.cases)
+
+    def _progress(self, running: Simulation) -> Iterator[str]:
+        """What was said, and how the network stands, in so many words as its size allows."""
+        world = running.world
+        kinds = Counter(exchange.kind for exchange in self._ended)
+        for kind in sorted(kinds):
+            of_kind = [exchange for exchange in self._ended if exchange.kind is kind]
+            limit = LIMITS_S.get(kind, READ_LIMIT_S)
+            times = [time for one in of_kind if (time := one.latency_s) is not None]
+            in_time = sum(time <= limit for time in times)
+            name = "read" if kind is Kind.REQUEST else kind.name
+            lost = f", {kinds[kind] - len(times)} not at all" * (kinds[kind] > len(times))
+            yield f"{name:5} {in_time} of {kinds[kind]} within {limit:g} s{lost}"
+        self._ended.clear()
+        if world.count <= TREE_COUNT_MAX:
+            yield from self._tree()
+        else:
+            if self._tree_is_told:
+                yield f"changes of parents: {self._changes}"
+            self._tree_is_told = True
+            hops = Counter(hops for meter in world.meters if (hops := self._hops(meter)))
+            shown = ", ".join(f"{count} at {hop}" for hop, count in sorted(hops.items()))
+            yield f"hops to a collector: {shown}"
+            yield self._routed()
+        self._changes = 0
+        if world.faults.count:
+            yield f"{world.faults.count} of what must never be"
+        if running.is_over:
+            yield "over"
+
+    def _hops(self, meter: int) -> int:
+        """How far a meter is from a collector by the preferred parents; 0 where it is cut off."""
+        world = self._need()
+        parents, node = self._parents, meter
+        for hops in range(world.count):
+            if node in world.collectors:
+                return hops
+            if node < 0 or not world.is_up(node):
+                break
+            node = parents[node]
+        return 0
 
     _tree_is_told = False
 
@@ -195,9 +293,13 @@ class _Player:
             while parents[way[-1]] >= 0 and len(way) <= world.count:
                 way.append(parents[way[-1]])
             yield " -> ".join(map(self._name, way))
+        yield self._routed()
+
+    def _routed(self) -> str:
+        world = self._need()
         up = [meter for meter in world.meters if world.is_up(meter)]
         routed = sum(self._is_routed(meter) for meter in up)
-        yield f"{routed} of {len(up)} meters have a route"
+        return f"{routed} of {len(up)} meters have a route"
 
     def _is_routed(self, meter: int) -> bool:
         world = self._need()
@@ -208,3 +310,16 @@ class _Player:
                 if way is not None and all(world.is_up(node) for node in way):
                     return True
         return False
+
+
+def smaller(scenario: Scenario, changes: Mapping[str, str]) -> Scenario:
+    """The scenario with other values: `hours`, `settlement.meters`, `faults.at_s` of all faults."""
+    for key, text in changes.items():
+        table, _, field = key.rpartition(".")
+        value: dict[str, Any] = {field: json.loads(text)}
+        if table == "faults":
+            value = {table: tuple(dataclasses.replace(fault, **value) for fault in scenario.faults)}
+        elif table:
+            value = {table: dataclasses.replace(getattr(scenario, table), **value)}
+        scenario = dataclasses.replace(scenario, **value)
+    return scenario

@@ -42,6 +42,42 @@ def test_each_block_is_asked_for_once_and_ahead() -> None:
     assert counters.wanted() is None
 
 
+def test_they_are_low_exactly_when_a_block_is_to_be_asked_for() -> None:
+    counters = Counters()
+    for block in range(1, 4):
+        assert counters.is_low
+        assert counters.wanted() == block * RESERVE_STEP
+        assert not counters.is_low
+        counters.reserved(block * RESERVE_STEP)
+        while counters.available > RESERVE_AHEAD:
+            assert not counters.is_low
+            counters.take()
+        counters.take()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from((0, COUNTER_MAX + 1 - 3 * RESERVE_STEP)),
+    st.lists(st.sampled_from(["send", "burst", "write"]), max_size=80),
+)
+def test_who_asks_only_when_they_are_low_misses_no_block(stored: int, steps: list[str]) -> None:
+    always, when_low = Counters(stored=stored), Counters(stored=stored)
+    waiting: list[int] = []
+    for step in steps:
+        until = always.wanted()
+        assert (when_low.wanted() if when_low.is_low else None) == until
+        if until is not None:
+            waiting.append(until)
+        if step == "write" and waiting:
+            for each in (always, when_low):
+                each.reserved(waiting[0])
+            del waiting[0]
+        elif step != "write":
+            count = min(always.available, 1 if step == "send" else RESERVE_STEP // 3)
+            for _ in range(count):
+                assert always.take() == when_low.take()
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(["send", "burst", "ask", "write", "power cut"]), max_size=80))
 def test_no_history_of_power_cuts_gives_a_counter_twice(steps: list[str]) -> None:

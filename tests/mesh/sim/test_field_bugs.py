@@ -13,7 +13,7 @@ import pytest
 
 from mesh.packet import Packet, PacketKind
 from mesh.routing.messages import Code
-from mesh.sim.nodes import CIPHERS, NETWORK_KEY, packet_in
+from mesh.sim.nodes import CIPHERS, NETWORK_KEY, mesh_node, packet_in
 from mesh.sim.oracles import cycles
 from mesh.sim.traffic import Exchange, Kind
 from mesh.sim.world import World
@@ -137,7 +137,6 @@ def test_broken_route_is_told_a_few_times_and_not_for_every_packet() -> None:
     assert max(windows.values()) <= 2 * 3 * 2
 
 
-@pytest.mark.xfail(strict=True, reason="packets for a silent neighbour hold up those for others")
 def test_root_serves_others_while_one_child_does_not_answer() -> None:
     world = laid({(0, 1): 0.999, (0, 2): 0.999, (1, 3): 0.999, (2, 4): 0.999})
     go_on(world, JOINED_S)
@@ -145,12 +144,17 @@ def test_root_serves_others_while_one_child_does_not_answer() -> None:
     for _ in range(40):
         world.traffic.begin(Kind.REQUEST, 3)
         world.traffic.begin(Kind.REQUEST, 1)
+    # As long as two frames take until they are given up; a queue that is full refuses all alike.
+    go_on(world, 2)
     reads = []
     for _ in range(10):
         reads.append(read(world, 4))
         go_on(world, 2)
     go_on(world, 10)
-    assert max(map(latency, reads)) <= 5
+    assert max(map(latency, reads)) <= 1
+    root = world.stations.machine(0)
+    assert root is not None
+    assert mesh_node(root).counters["held back"] > 40
 
 
 def test_no_route_is_lost_when_another_node_joins() -> None:

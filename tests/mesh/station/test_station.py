@@ -12,7 +12,8 @@ from amistack.errors import LocalProtocolError
 from amistack.framing import Priority
 from mesh.packet import PacketKind
 from mesh.reports import BOOT_SPREAD_S, HOPS_UNKNOWN, Reason, TopologyReport
-from mesh.routing.events import RouteFailed
+from mesh.routing.events import PacketLost, RouteFailed
+from mesh.routing.node import WAITING_COUNT_MAX
 from mesh.station.echo import Echo
 from mesh.station.events import EchoAnswered, ReportMade
 from mesh.station.station import WISH_INTERVAL_S, WISH_SPREAD_S
@@ -40,6 +41,22 @@ def answers(world: StationWorld, at: int = 1) -> list[Echo]:
 def ask(world: StationWorld, number: int, way: tuple[int, ...]) -> None:
     world.station(way[0]).ask(number, way, now=world.now)
     world.touch(way[0])
+
+
+def test_what_a_node_gives_up_when_it_is_asked_for_a_frame_is_told_at_once() -> None:
+    world = StationWorld(1)
+    world.line(2)
+    world.start(2)
+    station = world.station(2)
+    station.events()
+    for number in range(WAITING_COUNT_MAX + 8):
+        priority = Priority.ON_DEMAND if number % 2 else Priority.FREQUENT
+        assert station.send(b"reading", priority=priority, now=world.now)
+    assert station.events() == []
+    station.frame_to_send(now=world.now)
+    lost = [event for event in station.events() if isinstance(event, PacketLost)]
+    assert [event.reason for event in lost] == ["no way up"] * 8
+    assert station.events() == []
 
 
 def test_a_question_is_answered_over_the_way_it_came() -> None:
