@@ -28,13 +28,14 @@ from typing import Final
 from amistack.identifiers import Eui64
 from mesh.routing.acts import Act, State
 from mesh.routing.advertising import Advertiser
-from mesh.routing.messages import INFINITE_RANK, Configuration, Dio, Dis, is_newer, sequence_after
+from mesh.routing.messages import INFINITE_RANK, Configuration, Dio, Dis, sequence_after
 from mesh.routing.metric import ETX_HOPED, hoped_at
 from mesh.routing.neighbours import NO_SHORT, Neighbour, NeighbourTable
 from mesh.routing.parents import Parenting
 from mesh.routing.place import INSTANCE, Place
 from mesh.routing.profile import Profile
 from mesh.routing.trickle import NEVER
+from mesh.routing.versions import Versions
 
 __all__ = ["INSTANCE", "Act", "Dodag", "State"]
 
@@ -78,11 +79,9 @@ class Dodag:
         self.actions: deque[tuple[Act, Eui64 | None]] = place.actions
         self.counters: Counter[str] = place.counters
         self.deadline = NEVER
-        self.version_changes = 0
         self._advertiser = Advertiser(place, chance)
         self._parenting = Parenting(place, self._advertiser, chance)
-        self._migrate_at = NEVER
-        self._next_version = -1
+        self._versions = Versions(place, self._advertiser, self._parenting, chance)
         self._upkeep_at = NEVER
         self._root: int | None = None
         self._has_lived = has_lived
@@ -225,11 +224,9 @@ class Dodag:
 
     def bump_version(self, *, now: float) -> int:
         """A root begins a new version: global repair. Returns it."""
-        self._place.version = sequence_after(self._place.version)
-        self.version_changes += 1
-        self._advertiser.begin(now=now)
+        version = self._versions.bump(now=now)
         self._schedule()
-        return self._place.version
+        return version
 
     # Inputs from below
 
@@ -263,7 +260,7 @@ class Dodag:
             self._root = None
             place.ask(Act.DAO)
             self._advertiser.hear_request(now)
-        self._note_version(row, dio, now)
+        self._versions.note(row, dio, now)
         row.rank = dio.rank
         row.version = dio.version
         row.dtsn = dio.dtsn
@@ -427,8 +424,8 @@ class Dodag:
         """Act on what is due."""
         if self._advertiser.deadline <= now:
             self._advertiser.handle_timer(now=now)
-        if self._migrate_at <= now:
-            self._migrate(now)
+        if self._versions.deadline <= now:
+            self._versions.handle_timer(now=now)
         if self._parenting.deadline <= now:
             self._parenting.handle_timer(now=now)
         if self._upkeep_at <= now:
@@ -487,55 +484,6 @@ class Dodag:
             if self._sensitivity_dbm is not None:
                 row.metric.guess(rssi_dbm - self._sensitivity_dbm)
 
-    # Versions
-
-    def _note_version(self, row: Neighbour, dio: Dio, now: float) -> None:
-        place = self._place
-        if dio.version == place.version:
-            return
-        if place.version < 0:
-            if dio.rank < INFINITE_RANK:
-                place.version = dio.version
-            return
-        if not is_newer(dio.version, place.version):
-            self.counters["dio: old version"] += 1
-            if is_newer(place.version, dio.version) and place.state is not State.DETACHED:
-                self._advertiser.hear_request(now)
-            return
-        if place.state is State.ROOT:
-            # Versions belong to the whole area: another collector was told of a newer one.
-            place.version = dio.version
-            self._advertiser.begin(now=now)
-            return
-        if dio.rank == INFINITE_RANK:
-            return
-        repair = place.profile.repair
-        if not place.is_leaving or is_newer(dio.version, self._next_version):
-            self._next_version = dio.version
-            place.is_leaving = True
-            wait = repair.version_settle_time
-            self._migrate_at = now + wait * (0.5 + 0.5 * self._chance.random())
-        if row is place.preferred or place.preferred is None:
-            self._migrate_at = min(
-                self._migrate_at, now + repair.settle_time * self._chance.random()
-            )
-
-    def _migrate(self, now: float) -> None:
-        """Leave the old version, with its parents, for the new one."""
-        place = self._place
-        self._migrate_at = NEVER
-        if not place.is_leaving:
-            return
-        place.is_leaving = False
-        place.version = self._next_version
-        self.version_changes += 1
-        place.lowest = INFINITE_RANK
-        self._parenting.stop_asking()
-        place.preferred = None
-        place.rank = INFINITE_RANK
-        self._advertiser.stop()
-        self._parenting.choose(now)
-
     def _configure(self, configuration: Configuration, now: float) -> None:
         before, self._place.configuration = self._place.configuration, configuration
         if configuration is not before and configuration != before:
@@ -560,6 +508,6 @@ class Dodag:
         self.deadline = min(
             self._advertiser.deadline,
             self._parenting.deadline,
-            self._migrate_at,
+            self._versions.deadline,
             self._upkeep_at,
         )

@@ -32,8 +32,10 @@ FAILURES_AWAY: Final = 3
 AWAY_TIME: Final = 60.0
 """Who acknowledges after so many frames in a row that were lost, over so many seconds, was away."""
 FAILURES_OUT: Final = 2
-OUT_TIME: Final = 5.0
-"""Seconds between frames down to one that did not acknowledge the last FAILURES_OUT."""
+OUT_TIME: Final = 0.5
+OUT_DOUBLINGS_MAX: Final = 4
+"""Seconds until the next frame down to one that did not acknowledge the last FAILURES_OUT; doubled
+with each that fails."""
 PRIOR_FRAMES: Final = 4
 """As how many frames the strength of what is heard counts: one frame's attempts scatter more."""
 RSSI_ALPHA: Final = 1 / 8
@@ -156,7 +158,8 @@ class LinkMetric:
 
     def is_out(self, *, now: float) -> bool:
         """Whether it failed so often, and so lately, that the next frame would fail as well."""
-        return self.failures_in_a_row >= FAILURES_OUT and now - self.tried_at < OUT_TIME
+        more = self.failures_in_a_row - FAILURES_OUT
+        return more >= 0 and now - self.tried_at < OUT_TIME * 2.0 ** min(more, OUT_DOUBLINGS_MAX)
 
     def is_due(self, interval: float, *, now: float) -> bool:
         """Whether `interval` seconds went by without a try."""

@@ -13,6 +13,7 @@ from mesh.routing.metric import (
     ETX_HOPED,
     ETX_UNKNOWN,
     FRAME_FADING_DB,
+    OUT_DOUBLINGS_MAX,
     OUT_TIME,
     SAMPLES_MEASURED,
     STALE_TIME,
@@ -157,14 +158,17 @@ def test_one_that_was_away_begins_where_its_strength_says(
         assert metric.samples > 40
 
 
-def test_one_that_failed_twice_is_out_for_a_while_and_then_tried_once() -> None:
+def test_one_that_failed_twice_is_out_for_a_while_longer_each_time() -> None:
     metric = LinkMetric(now=0.0)
     metric.note_attempts(5, is_acknowledged=False, now=10.0)
     assert not metric.is_out(now=10.0)
-    metric.note_attempts(5, is_acknowledged=False, now=11.0)
-    assert metric.is_out(now=11.0 + OUT_TIME - 0.01)
-    assert not metric.is_out(now=11.0 + OUT_TIME)
-    metric.note_attempts(5, is_acknowledged=False, now=20.0)
-    assert metric.is_out(now=20.0)
-    metric.note_attempts(1, is_acknowledged=True, now=21.0)
-    assert not metric.is_out(now=21.0)
+    for number in range(OUT_DOUBLINGS_MAX + 3):
+        at = 100.0 * (number + 1)
+        metric.note_attempts(5, is_acknowledged=False, now=at)
+        out_time = OUT_TIME * 2 ** min(number, OUT_DOUBLINGS_MAX)
+        assert metric.is_out(now=at + out_time - 0.01)
+        assert not metric.is_out(now=at + out_time)
+    metric.note_attempts(5, is_acknowledged=False, now=5000.0)
+    assert metric.is_out(now=5000.0)
+    metric.note_attempts(1, is_acknowledged=True, now=5001.0)
+    assert not metric.is_out(now=5001.0)
