@@ -41,6 +41,7 @@ from amistack.links.supervision import Supervisor
 from headend.api.app import make_api
 from headend.api.metrics import PATH as METRICS_PATH
 from headend.api.metrics import Asgi, make_metrics
+from headend.collection.download import Downloads
 from headend.collection.on_demand import OnDemandReads
 from headend.collection.recovery import Recovery
 from headend.config import Settings, join_address, split_address
@@ -148,6 +149,7 @@ class HeadEnd:
                 store=store,
                 wall=time.time,
                 dice=random.SystemRandom(),
+                observer=None if kept is None else kept.observe,
             )
         self._southbound = southbound = Southbound(
             key=files.keys.current,
@@ -165,6 +167,7 @@ class HeadEnd:
             store=store, asker=southbound, entropy=os.urandom, wall=time.time
         )
         await reads.start()
+        downloads = Downloads(store=store, asker=southbound)
         self._recovery = recovery = Recovery(store=store, asker=southbound, wall=time.time)
         await recovery.start()
         self._rotation = rotation = Rotation(
@@ -195,6 +198,7 @@ class HeadEnd:
             rotation=rotation,
             capture=None if kept is None else kept.counters,
             mesh=mesh,
+            downloads=downloads,
         )
         api = make_api(operations, version=about.version)
         self._server = _Server(_server_config(api))

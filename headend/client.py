@@ -19,8 +19,10 @@ import httpx
 
 from amistack.errors import AmiError
 from amistack.identifiers import Eui64, format_eui64
+from amistack.model.dump import PAGE_COUNT_MAX
 from headend.api.documents import (
     DismissalDocument,
+    DownloadDocument,
     EnrolmentDocument,
     HistoryDocument,
     KeysDocument,
@@ -159,6 +161,10 @@ class HeadEndClient:
     def read(self, meter: Eui64, *, deadline_s: float) -> ReadDocument:
         """Read a meter now. However it ends, that is no error."""
         return cast("ReadDocument", self._do(_read(meter, deadline_s)))
+
+    def download(self, meter: Eui64, *, deadline_s: float) -> DownloadDocument:
+        """All that a meter holds, each page within `deadline_s`."""
+        return cast("DownloadDocument", self._do(_download(meter, deadline_s)))
 
     def reads(self, meter: Eui64 | None = None, *, limit: int = 100) -> ReadsDocument:
         """On-demand reads, newest first."""
@@ -302,6 +308,10 @@ class AsyncHeadEndClient:
         """Read a meter now. However it ends, that is no error."""
         return cast("ReadDocument", await self._do(_read(meter, deadline_s)))
 
+    async def download(self, meter: Eui64, *, deadline_s: float) -> DownloadDocument:
+        """All that a meter holds, each page within `deadline_s`."""
+        return cast("DownloadDocument", await self._do(_download(meter, deadline_s)))
+
     async def reads(self, meter: Eui64 | None = None, *, limit: int = 100) -> ReadsDocument:
         """On-demand reads, newest first."""
         return cast("ReadsDocument", await self._do(_reads(meter, limit)))
@@ -415,6 +425,16 @@ def _read(meter: Eui64, deadline_s: float) -> _Call:
         ReadDocument,
         body={"deadline_s": deadline_s},
         timeout_s=deadline_s + READ_GRACE_S,
+    )
+
+
+def _download(meter: Eui64, deadline_s: float) -> _Call:
+    return _Call(
+        "POST",
+        f"/v1/meters/{format_eui64(meter)}/dumps",
+        DownloadDocument,
+        body={"deadline_s": deadline_s},
+        timeout_s=PAGE_COUNT_MAX * deadline_s + READ_GRACE_S,
     )
 
 

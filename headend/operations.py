@@ -13,12 +13,21 @@ from typing import Final
 from amistack.errors import ModelError
 from amistack.identifiers import Eui64
 from amistack.model import ReadAnswer
+from headend.collection.download import Downloads
 from headend.collection.on_demand import OnDemandReads
 from headend.collection.recovery import Recovery
 from headend.dcc.operations import MeshOperations
+from headend.domain.downloads import Download
 from headend.domain.meters import Suspicion
 from headend.domain.readings import LogRecord, OnDemandRead, ReadResult
-from headend.domain.refusals import BadWish, NoMesh, RotationRefused, UnknownMeter, UnknownRead
+from headend.domain.refusals import (
+    BadWish,
+    NoMesh,
+    NotHad,
+    RotationRefused,
+    UnknownMeter,
+    UnknownRead,
+)
 from headend.domain.standing import DeviceDetails, StandingChange, Step
 from headend.lifecycle.enrolment import Device
 from headend.lifecycle.rotation import Rotation, RotationState
@@ -56,6 +65,7 @@ class Operations:
         sessions: Sessions | None = None,
         rotation: Rotation | None = None,
         mesh: MeshOperations | None = None,
+        downloads: Downloads | None = None,
     ) -> None:
         """`wall` is UTC in seconds; `capture` counts what a capture took, if there is one.
 
@@ -71,6 +81,7 @@ class Operations:
         self._store = store
         self._counting = counting
         self._reads = reads
+        self._downloads = downloads
         self._wall = wall
         self._capture = {} if capture is None else capture
 
@@ -244,6 +255,12 @@ class Operations:
     async def read(self, meter: Eui64, *, deadline_s: float) -> OnDemandRead:
         """Read a meter now; see `OnDemandReads.read`."""
         return await self._reads.read(meter, deadline_s=deadline_s)
+
+    async def download(self, meter: Eui64, *, deadline_s: float) -> Download:
+        """All that a meter holds; see `Downloads.take`."""
+        if self._downloads is None:
+            raise NotHad("this head-end takes no dumps")
+        return await self._downloads.take(meter, deadline_s=deadline_s)
 
     async def reads(
         self, meter: Eui64 | None = None, *, limit: int = PAGE_SIZE_MAX

@@ -56,11 +56,16 @@ class Approaches:
         refused: Counter[str],
         resume: Callable[[Held, float], None],
         drop: Callable[[Held, str, float], None],
+        hop_count_of: Callable[[Peer], int | None],
     ) -> None:
-        """`resume` sends a request that waited; `drop` tells its sender that it will not go."""
+        """`resume` sends a request that waited; `drop` tells its sender that it will not go.
+
+        `hop_count_of`: see `Stack`.
+        """
         self._endpoint = endpoint
         self._events = events
         self._refused = refused
+        self._hop_count_of = hop_count_of
         self._resume = resume
         self._drop = drop
         self._approaches: dict[ExchangeRequestId, Approaching] = {}
@@ -168,7 +173,10 @@ class Approaches:
             self._fail(approaching, reason, "", now)
 
     def _advance(self, approaching: Approaching, message: Message, *, now: float) -> None:
-        exchange = self._endpoint.request(message, approaching.peer, now=now)
+        peer = approaching.peer
+        exchange = self._endpoint.request(
+            message, peer, now=now, hop_count=self._hop_count_of(peer)
+        )
         self._approaches[exchange] = approaching
 
     def _go_on(self, approaching: Approaching, now: float) -> None:

@@ -79,14 +79,19 @@ class Requests:
         events: list[Event],
         refused: Counter[str],
         count_failure: Callable[[SecurityContext], None],
+        hop_count_of: Callable[[Peer], int | None],
     ) -> None:
-        """`count_failure` is told of every answer that was forged; it may end the session."""
+        """`count_failure` is told of every answer that was forged; it may end the session.
+
+        `hop_count_of`: see `Stack`.
+        """
         self._endpoint = endpoint
         self._numbers = numbers
         self._approaches = approaches
         self._events = events
         self._refused = refused
         self._count_failure = count_failure
+        self._hop_count_of = hop_count_of
         self._asked: dict[ExchangeRequestId, _Asked] = {}
         self._under_way: dict[RequestId, ExchangeRequestId | None] = {}
         self._next_id = 0
@@ -245,7 +250,13 @@ class Requests:
                     self._approaches.say_alone(approaching, held, now=now)
                     return
                 protected = combined
-            exchange = self._endpoint.request(protected, peer, now=now, response_wait=response_wait)
+            exchange = self._endpoint.request(
+                protected,
+                peer,
+                now=now,
+                response_wait=response_wait,
+                hop_count=self._hop_count_of(peer),
+            )
             self._under_way[request] = exchange
             self._asked[exchange] = _Asked(
                 request,

@@ -106,8 +106,10 @@ class Secured:
         limits: Limits | None = None,
         is_responder: bool = True,
         choose: Callable[[Message1Facts], Answering] | None = None,
+        hop_count_of: Callable[[Peer], int | None] | None = None,
     ) -> None:
         """See `Stack`."""
+        hops = hop_count_of or _no_hops
         self._key = key
         self._entropy = entropy
         self._links = tuple(links)
@@ -138,6 +140,7 @@ class Secured:
             refused=self._refused,
             resume=self._resume,
             drop=self._drop,
+            hop_count_of=hops,
         )
         self._requests = Requests(
             endpoint=self._endpoint,
@@ -146,6 +149,7 @@ class Secured:
             events=self._events,
             refused=self._refused,
             count_failure=self._count_failure,
+            hop_count_of=hops,
         )
         self._answers = Answers(
             endpoint=self._endpoint,
@@ -626,3 +630,7 @@ class Secured:
     def _context_of(self, recipient_id: bytes) -> SecurityContext | None:
         """The context in use with that recipient id, whether it has an ID context or not."""
         return self._contexts.find_plain(recipient_id) or self._named.get(recipient_id)
+
+
+def _no_hops(_: Peer) -> int | None:
+    return None

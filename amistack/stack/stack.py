@@ -84,12 +84,15 @@ class Stack:
         choose: Callable[[Message1Facts], Answering] | None = None,
         block_size: int = BLOCK_SIZE_MAX,
         block_limits: BlockLimits | None = None,
+        hop_count_of: Callable[[Peer], int | None] | None = None,
     ) -> None:
         """`links` are the resources that /.well-known/core tells of.
 
         Without `is_responder` a handshake that a peer begins is refused. `choose` says with which
         of several keys of ours one is answered; without it that is `key`. `block_size` (octets):
-        a longer body goes in blocks of that size. Raises LocalProtocolError where it is none.
+        a longer body goes in blocks of that size. `hop_count_of` is asked before each request how
+        many hops of a mesh it has to go, None where that is not known: its first timeout follows
+        them. Raises LocalProtocolError where `block_size` is none.
         """
         self._secured = Secured(
             key=key,
@@ -100,6 +103,7 @@ class Stack:
             limits=limits,
             is_responder=is_responder,
             choose=choose,
+            hop_count_of=hop_count_of,
         )
         self._block_size = block_size
         self._blocks = BlockServer(limits=block_limits, block_size=block_size)

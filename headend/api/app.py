@@ -20,6 +20,7 @@ from amistack.identifiers import Eui64, parse_eui64
 from headend.api import documents as d
 from headend.api.mesh import add_mesh
 from headend.api.problems import install, problem
+from headend.collection.download import DEADLINE_S as PAGE_DEADLINE_S
 from headend.collection.on_demand import DEADLINE_S, DEADLINE_S_MAX
 from headend.domain.refusals import BadWish
 from headend.domain.standing import ACTOR_SIZE_MAX, METER_COUNT_MAX, REASON_SIZE_MAX, Step
@@ -94,6 +95,14 @@ class ReadRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     deadline_s: float = Field(default=DEADLINE_S, gt=0, le=DEADLINE_S_MAX)
+
+
+class DumpRequest(BaseModel):
+    """How a dump is wanted; `deadline_s` seconds are waited for each page of it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    deadline_s: float = Field(default=PAGE_DEADLINE_S, gt=0, le=DEADLINE_S_MAX)
 
 
 def make_api(operations: Operations, *, version: str = "") -> FastAPI:
@@ -259,6 +268,13 @@ def _add_reads(api: FastAPI, operations: Operations) -> None:
         done = await operations.read(_meter(meter), deadline_s=wish.deadline_s)
         response.headers["Location"] = f"/v1/reads/{done.identifier.hex()}"
         return d.read_document(done, await operations.readings_of_read(done))
+
+    @api.post("/v1/meters/{meter}/dumps")
+    async def download(meter: str, wish: DumpRequest | None = None) -> d.DownloadDocument:
+        """Take all that a meter holds: nothing of it is stored."""
+        wish = DumpRequest() if wish is None else wish
+        done = await operations.download(_meter(meter), deadline_s=wish.deadline_s)
+        return d.download_document(done)
 
     @api.get("/v1/reads")
     async def reads(meter: str | None = None, limit: Limit = 100) -> d.ReadsDocument:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from amistack.identifiers import Eui64, format_eui64
 from amistack.model import RegistrationReason
+from headend.domain.downloads import Download
 from headend.domain.meters import ChannelRecord, RegistrationRecord, Suspicion
 from headend.domain.readings import LogRecord, OnDemandRead
 from headend.domain.spread import Spread
@@ -341,6 +342,15 @@ class ReadDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadDocument:
+    """All that a meter holds: the pages of its dump in hex, and the path they came."""
+
+    meter: str
+    path: str
+    pages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReadsDocument:
     """On-demand reads, newest first, without what was answered."""
 
@@ -568,6 +578,13 @@ def _quality_runs(qualities: Iterable[tuple[str, ...]]) -> list[QualityDocument]
 def readings_document(days: Iterable[ChannelDay]) -> ReadingsDocument:
     """Days of readings."""
     return ReadingsDocument(tuple(channel_day_document(day) for day in days))
+
+
+def download_document(download: Download) -> DownloadDocument:
+    """A meter's dump."""
+    return DownloadDocument(
+        format_eui64(download.meter), download.path, tuple(page.hex() for page in download.pages)
+    )
 
 
 def read_document(read: OnDemandRead, answer: ReadNow | None = None) -> ReadDocument:

@@ -49,7 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     serve = _add(commands, "serve", _serve, "run the head-end until SIGTERM")
     _add_config(serve)
     serve.add_argument(
-        "--capture", type=Path, metavar="FILE", help="keep what passes on UDP, for Wireshark"
+        "--capture",
+        type=Path,
+        metavar="FILE",
+        help="keep what meters say and are told, for Wireshark",
     )
     serve.add_argument("--metrics", metavar="HOST:PORT", help="where Prometheus finds its metrics")
 
@@ -76,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_json(read)
     _add_socket(read)
+
+    dump = _add(commands, "dump", _dump, "take all that a meter holds into a file")
+    _add_meter(dump)
+    dump.add_argument("file", type=Path, metavar="FILE", help="where its pages go, as they came")
+    dump.add_argument(
+        "--deadline", type=_deadline, default=120.0, metavar="S", help="seconds for a page (120)"
+    )
+    _add_socket(dump)
 
     readings = _add(commands, "readings", _readings, "show what is stored of a meter's days")
     _add_meter(readings)
@@ -246,6 +257,23 @@ def _read(options: argparse.Namespace) -> int:
         done = client.read(_meter(options), deadline_s=options.deadline)
     print(show.as_json(done) if options.json else show.read(done))
     return 0 if done.answer is not None else EXIT_NOT_ANSWERED
+
+
+def _dump(options: argparse.Namespace) -> int:
+    from collections import Counter
+
+    from amistack.model.dump import DumpPage
+
+    with _client(options) as client:
+        done = client.download(_meter(options), deadline_s=options.deadline)
+    octets = [bytes.fromhex(page) for page in done.pages]
+    try:
+        options.file.write_bytes(b"".join(octets))
+    except OSError as error:
+        raise ConfigError(f"{options.file} cannot be written: {error.strerror or error}") from error
+    counts = Counter(part.path for one in octets for part in DumpPage.decode(one).parts())
+    print(", ".join(f"{count} {path}" for path, count in sorted(counts.items())))
+    return 0
 
 
 def _readings(options: argparse.Namespace) -> int:

@@ -59,14 +59,17 @@ from mesh.backhaul import (
     encode,
 )
 from mesh.packet import NO_ADDRESS, PacketKind
+from mesh.reports import HOPS_UNKNOWN, TopologyReport
 from mesh.routing.profile import load_profile
 from mesh.topology.dcc import Dcc
 from mesh.topology.facts import AreaId, Backhaul, Role
 from mesh.topology.location import BehindCollector
 
 REPORTS_MISSED_S: Final = 1_800.0
-"""An area of which nobody reported for so long, when a collector joins, has reports that are lost:
-collectors do not keep them. Its nodes are asked for them, which spreads the answers."""
+"""An area of which nobody reported for so long, when a collector joins, may have reports that are
+lost: one that had no power kept none. Its nodes are asked for them, which spreads the answers."""
+
+MINUTE_S: Final = 60.0
 
 Outgoing = tuple[Connection, Priority, bytes]
 
@@ -74,11 +77,12 @@ Outgoing = tuple[Connection, Priority, bytes]
 class Center:
     """Everything between the streams of the collectors and the head-end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, first_epoch: int = 1) -> None:
+        """`first_epoch`: see `Collectors`."""
         self.dcc = Dcc()
         self.refused: Counter[str] = Counter()
         self.counters: Counter[str] = Counter()
-        self.collectors = Collectors()
+        self.collectors = Collectors(first_epoch=first_epoch)
         numbers = Numbers()
         self._requests = Requests(numbers)
         self._downlinks = Downlinks(self.dcc, numbers)
@@ -159,9 +163,12 @@ class Center:
 
     # Commands from above: datagrams
 
-    def send(self, peer: MeshPeer, octets: bytes, *, now: float) -> None:
-        """Send a datagram down, on the way that is best now; a repetition takes the next way."""
-        self._send_down(self._downlinks.send(peer, octets, now=now))
+    def send(self, peer: MeshPeer, octets: bytes, *, now: float) -> bool:
+        """Send a datagram down, on the way that is best now; a repetition takes the next way.
+
+        False where there is none, and nothing was sent.
+        """
+        return self._send_down(self._downlinks.send(peer, octets, now=now))
 
     def heard(self, peer: MeshPeer, meter: Eui64, *, now: float) -> MeshPeer:
         """Something authentic of `meter` came from the node; the peer by the way that it came.
@@ -181,6 +188,17 @@ class Center:
             self.dcc.locations.confirm(peer.node, place, now=now)
         self.dcc.devices.heard(peer.node, now=now)
         return MeshPeer(peer.area, peer.node, collector, peer.priority)
+
+    def hop_count(self, peer: MeshPeer) -> int | None:
+        """How many hops below a collector a node is: by the best way, or else by its own word."""
+        graph, node = self.dcc.graph, peer.node
+        if node not in graph:
+            return None
+        best = self.dcc.routes.route_of(node)
+        if best is not None:
+            return best.hops
+        hops = graph.hops_of(graph.index_of(node))
+        return None if hops == HOPS_UNKNOWN else hops
 
     def unanswered(self, meter: Eui64, *, now: float) -> None:
         """The meter was asked, with all repetitions, and was silent."""
@@ -315,6 +333,8 @@ class Center:
             self.counters["collectors that came anew before they had left"] += 1
             self._events.append(HangUp(outcome.replaced))
             self._lose(hello.collector, now)
+        if not outcome.is_lease_known:
+            self.counters["collectors that did not know their last lease"] += 1
         if not outcome.is_rank_right:
             self.refused["MinHopRankIncrease of another profile"] += 1
         self.dcc.set_backhaul(hello.collector, Backhaul.UP, now=now)
@@ -377,10 +397,11 @@ class Center:
             if not self._pace.admit(node, now=now):
                 self.refused["reports too often"] += 1
                 return
-            self.dcc.take_octets(up.payload, area=area, short=up.source, now=now)
+            octets = _report_in(up)
+            self.dcc.take_octets(octets, area=area, short=up.source, now=now)
             self.counters["reports taken"] += 1
             self._reported_at[area] = now
-            self._events.append(ReportTaken(node, up.payload))
+            self._events.append(ReportTaken(node, octets))
         else:
             self.refused["packet of another kind"] += 1
 
@@ -434,13 +455,25 @@ class Center:
         for each in self._downlinks.lose(collector, now=now):
             self._send_down(each)
 
-    def _send_down(self, found: tuple[Eui64, Down] | None) -> None:
+    def _send_down(self, found: tuple[Eui64, Down] | None) -> bool:
         if found is None:
-            return
+            return False
         collector, down = found
         joined = self.collectors.find(collector)
         if joined is not None:
             self._say(joined, down.priority, down)
+        return joined is not None
 
     def _say(self, joined: Joined, priority: Priority, message: HeadEndMessage) -> None:
         self._outgoing.append((joined.connection, priority, encode(message)))
+
+
+def _report_in(up: Up) -> bytes:
+    """A report as it is true now: one that a collector held has grown older meanwhile."""
+    if up.held < MINUTE_S:
+        return up.payload
+    try:
+        report = TopologyReport.decode(up.payload)
+    except MeshError:
+        return up.payload  # Whoever takes it says what is wrong with it.
+    return report.aged(int(up.held / MINUTE_S)).encode()

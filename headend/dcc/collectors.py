@@ -3,7 +3,8 @@
 Spec    docs/protocol/backhaul.md, "Hello"
 Gives   for every hello the answer, and the reason where it is a refusal
 Limit   as many streams as the driver lets in; a stream has HELLO_S to say who it is
-Never   lets a stream serve that its hello, its frames and its key do not agree about
+Never   lets a stream serve that its hello, its frames and its key do not agree about, nor two
+        boxes with one identity at a time
 """
 
 from __future__ import annotations
@@ -21,6 +22,17 @@ from mesh.backhaul import Hello, Status, Welcome
 from mesh.topology.facts import AreaId
 
 HELLO_S: Final = 30.0
+EPOCH_MAX: Final = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    """What a collector serves under. `presented` is the epoch by which it came: until it has heard
+    of this one, it may come by that again.
+    """
+
+    epoch: int
+    presented: int
 
 
 @dataclass(slots=True)
@@ -43,6 +55,8 @@ class Greeting:
     joined: Joined | None = None
     replaced: Connection | None = None
     is_rank_right: bool = True
+    is_lease_known: bool = True
+    """False where it did not know its last lease, as one does whose disk was lost or copied."""
 
 
 @dataclass(slots=True)
@@ -58,7 +72,10 @@ class _Stream:
 class Collectors:
     """Every collector that the head-end knows, and every stream of one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, first_epoch: int = 1) -> None:
+        """`first_epoch` is above all that earlier runs gave, as the time of the start is."""
+        self._next_epoch = min(max(first_epoch, 1), EPOCH_MAX)
+        self._leases: dict[Eui64, _Lease] = {}
         self._areas: dict[AreaId, tuple[Area, int]] = {}
         self._known: dict[Eui64, Assignment] = {}
         self._streams: dict[Connection, _Stream] = {}
@@ -88,6 +105,7 @@ class Collectors:
     def remove(self, collector: Eui64) -> None:
         """Forget a collector; its stream has ended."""
         self._known.pop(collector, None)
+        self._leases.pop(collector, None)
 
     def deny(self, area: AreaId, node: Eui64, *, is_denied: bool) -> None:
         """Keep a node out of an area, or no longer. Raises TableFull at DENIED_MAX."""
@@ -139,14 +157,23 @@ class Collectors:
         if (hello.area, hello.dodag_id, hello.short) != (area.area, area.dodag_id, known.short):
             return _refusal(Status.WRONG_AREA, "collector of another area")
         before = self._joined.get(hello.collector)
+        is_elsewhere = before is not None and before.connection != connection
+        lease = self._leases.get(hello.collector)
+        is_lease_known = lease is None or hello.epoch in (lease.epoch, lease.presented)
+        if is_elsewhere and not is_lease_known:
+            # Another box with its identity, while the one that has the lease serves.
+            return _refusal(Status.STANDBY, "collector without the lease")
+        if lease is None or before is None or is_elsewhere:
+            lease = self._leases[hello.collector] = _Lease(self._next_epoch, hello.epoch)
+            self._next_epoch = min(self._next_epoch + 1, EPOCH_MAX)
         joined = Joined(connection, known, hello.dodag_version, stream.began_at)
         stream.joined = self._joined[hello.collector] = joined
-        is_elsewhere = before is not None and before.connection != connection
         return Greeting(
-            Welcome(Status.ACCEPTED),
+            Welcome(Status.ACCEPTED, lease.epoch),
             joined=joined,
             replaced=before.connection if before is not None and is_elsewhere else None,
             is_rank_right=hello.hop_rank_increase == hop_rank_increase,
+            is_lease_known=is_lease_known,
         )
 
     def serving(self, connection: Connection) -> Joined | None:

@@ -12,7 +12,7 @@ from amistack.identifiers import Eui64
 from headend.dcc.collectors import Joined
 from mesh.backhaul import Forget, RouteGone, RouteRow, TableEnd, Why
 from mesh.topology.dcc import Dcc
-from mesh.topology.location import BehindCollector
+from mesh.topology.location import BehindCollector, Location, is_newer_path
 
 
 class Rows:
@@ -26,6 +26,9 @@ class Rows:
         dcc, collector, area = self._dcc, joined.assignment.node, joined.assignment.area
         node = dcc.graph.find(area, row.target)
         before = None if node is None else dcc.locations.find(node)
+        if before is not None and _is_behind(before, collector, row, now):
+            joined.table.take(row)
+            return []
         is_news = dcc.take_route(
             row.parents,
             area=area,
@@ -69,3 +72,16 @@ class Rows:
         is_there = location.place == BehindCollector(joined.assignment.node)
         if is_there and path_sequence in (None, location.path_sequence):
             self._dcc.locations.forget(node)
+
+
+def _is_behind(known: Location, collector: Eui64, row: RouteRow, now: float) -> bool:
+    """Whether a collector that started anew tells what its disk had, a few sequences ago.
+
+    It keeps a row when it changes, and not each time that the node says the same again.
+    """
+    return (
+        known.place == BehindCollector(collector)
+        and known.path_sequence is not None
+        and now - known.confirmed_at < known.lifetime_s
+        and is_newer_path(known.path_sequence, row.path_sequence)
+    )

@@ -107,6 +107,13 @@ class Saving:
                 return
             self._saved(batch)
 
+    def abandon(self) -> None:
+        """End as a kill would: what waits is lost."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._unsaved.clear()
+
     def _arm(self, after_s: float) -> None:
         if self._timer is None and not self._is_writing:
             self._timer = asyncio.get_running_loop().call_later(after_s, self._save)

@@ -15,15 +15,16 @@ import random
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from amistack import telemetry
 from amistack.errors import LocalProtocolError, TableFull
 from amistack.framing import TCP, Closed, Frame, FramedPeer, FrameReceived, Kind, Opened, Priority
 from amistack.framing import Event as FrameEvent
 from amistack.identifiers import Eui64, format_eui64
-from amistack.links.streams import StreamLink
-from amistack.links.tcp import TcpServer, Tls, open_tcp_server
+from amistack.links.streams import MakeMachine, OnEvent, StreamLink
+from amistack.links.tcp import Tls, open_tcp_server
+from amistack.links.udp import Observer
 from headend.dcc.center import Center
 from headend.dcc.events import (
     Answer,
@@ -41,6 +42,7 @@ from headend.dcc.events import (
     Tried,
 )
 from headend.dcc.saving import Saving
+from headend.dcc.showing import Showing
 from headend.domain.mesh import Assignment, MeshPeer
 from headend.domain.refusals import NotThere, TooMany
 from headend.store.interface import Store
@@ -57,6 +59,34 @@ WATCHED_MAX: Final = 256
 """Steps of an isolation that wait for a slow reader; there are fewer than that."""
 
 
+class Server(Protocol):
+    """A listening socket and the streams that came of it, as `TcpServer` is one."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port that it is bound to."""
+
+    async def close(self) -> None:
+        """Take no more, let every machine take its leave, end all."""
+
+
+class OpenServer(Protocol):
+    """Listens for streams, as `open_tcp_server` does."""
+
+    async def __call__(
+        self,
+        make_machine: MakeMachine[FrameEvent],
+        on_event: OnEvent[FrameEvent],
+        *,
+        host: str,
+        port: int,
+        tls: Tls | None = None,
+        connection_count_max: int = ...,
+        connection_count_per_host_max: int = ...,
+    ) -> Server:
+        """See `open_tcp_server`."""
+
+
 class DccService:
     """Every collector's stream, and the one center."""
 
@@ -67,17 +97,21 @@ class DccService:
         store: Store,
         wall: Callable[[], float],
         dice: random.Random,
+        open_server: OpenServer = open_tcp_server,
+        observer: Observer | None = None,
     ) -> None:
-        """`own` is the head-end's EUI-64."""
+        """`own` is the head-end's EUI-64; an `observer` is shown what its collectors carry."""
+        self._open_server = open_server
         self.deliver: Callable[[bytes, MeshPeer], None] | None = None
         """Takes the datagrams that came up."""
-        self.center = Center()
+        self.center = Center(first_epoch=int(wall()))
+        self._showing = None if observer is None else Showing(self.center, observer, wall=wall)
         self.saving = Saving(store=store, wall=wall)
         self._own = own
         self._dice = dice
         self._loop = asyncio.get_running_loop()
         self._latest = self._loop.time()
-        self._server: TcpServer[FrameEvent] | None = None
+        self._server: Server | None = None
         self._context: ssl.SSLContext | None = None
         self._connections: dict[StreamLink[FrameEvent], Connection] = {}
         self._links: dict[Connection, StreamLink[FrameEvent]] = {}
@@ -109,7 +143,7 @@ class DccService:
         self._context = context
         for collector in self.center.collectors.known.values():
             self.trust(collector)
-        self._server = await open_tcp_server(
+        self._server = await self._open_server(
             self._make_machine,
             self._on_event,
             host=host,
@@ -136,6 +170,13 @@ class DccService:
                 queue.put_nowait(Isolated(meter, None, "the head-end is stopping"))
         await self.saving.stop()
 
+    def abandon(self) -> None:
+        """End as a kill would: what is not stored is never stored, nobody is told."""
+        self._is_stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.saving.abandon()
+
     def trust(self, collector: Assignment) -> None:
         """Let a collector's certificate pass the handshake; its hello must be its own besides."""
         if self._context is not None and collector.certificate is not None:
@@ -150,12 +191,18 @@ class DccService:
 
     def send(self, peer: MeshPeer, datagram: bytes) -> None:
         """See `Elsewhere.send`."""
-        self.center.send(peer, datagram, now=self.now())
+        is_sent = self.center.send(peer, datagram, now=self.now())
+        if is_sent and self._showing is not None:
+            self._showing.went(peer, datagram)
         self.settle()
 
     def heard(self, peer: MeshPeer, meter: Eui64) -> MeshPeer:
         """See `Elsewhere.heard`."""
         return self.center.heard(peer, meter, now=self.now())
+
+    def hop_count(self, peer: MeshPeer) -> int | None:
+        """See `Elsewhere.hop_count`."""
+        return self.center.hop_count(peer)
 
     def unanswered(self, meter: Eui64) -> None:
         """See `Elsewhere.unanswered`."""
@@ -299,6 +346,8 @@ class DccService:
     def _take(self, event: Event) -> None:
         match event:
             case DatagramReceived():
+                if self._showing is not None:
+                    self._showing.came(event.peer, event.octets)
                 if self.deliver is not None:
                     self.deliver(event.octets, event.peer)
             case ReportTaken():

@@ -41,6 +41,10 @@ class UnknownNode(Refusal):
     """The mesh has no such node, area or collector."""
 
 
+class NotHad(Refusal):
+    """A meter did not give what it was asked for, or not all of it; nothing was taken."""
+
+
 class TooMany(Refusal):
     """As many wait already as may wait; later there is room again."""
 

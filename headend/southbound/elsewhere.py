@@ -36,6 +36,9 @@ class Elsewhere(Protocol):
         The same peer, with the collector by which it came.
         """
 
+    def hop_count(self, peer: MeshPeer) -> int | None:
+        """How many hops of the mesh it is away, as far as anybody knows."""
+
     def unanswered(self, meter: Eui64) -> None:
         """The meter was asked, with all repetitions, and was silent."""
 

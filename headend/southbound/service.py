@@ -164,6 +164,7 @@ class Southbound:
             dice=dice,
             links=LINKS,
             choose=lambda facts: Answering(*keys.choose(facts.ead)),
+            hop_count_of=self._hop_count,
         )
         self._elsewhere = elsewhere
         self._machine: DatagramMachine[Event] = self._stack
@@ -324,6 +325,11 @@ class Southbound:
         finally:
             self._answers.pop(request, None)
             self._stack.cancel(request, now=link.now())
+
+    def _hop_count(self, peer: Peer) -> int | None:
+        if self._elsewhere is None or not isinstance(peer, MeshPeer):
+            return None
+        return self._elsewhere.hop_count(peer)
 
     def path_of(self, meter: Eui64) -> str | None:
         """The path on which a meter was last heard."""

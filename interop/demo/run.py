@@ -59,8 +59,6 @@ async def demo(options: Options) -> int:
         raise DemoError(f"--meters is {options.meters}, expected 1 to {METERS_MAX}")
     if options.directory is not None and (options.directory / "headend").exists():
         raise DemoError(f"{options.directory} holds an earlier demo: name another folder")
-    if options.capture is not None and options.has_mesh:
-        raise DemoError("--capture keeps what comes to the head-end by UDP: add --no-mesh")
     folder = options.directory or Path(tempfile.mkdtemp(prefix="amistack-demo-"))
     street = Street(options, folder)
     stopping = asyncio.Event()

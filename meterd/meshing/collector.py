@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,13 +23,17 @@ from amistack.links.host import Host, observed
 from amistack.links.streams import KeptLink, StreamLink
 from amistack.links.supervision import Supervisor
 from amistack.links.tcp import Tls, keep_tcp
+from amistack.machine import Peer
 from mesh.collector.collector import Collector
-from mesh.collector.events import BackhaulChanged
+from mesh.collector.events import BackhaulChanged, Event
 from mesh.lan import Lan
+from meterd.door import DOOR, Door
 from meterd.meshing.collector_settings import CollectorSettings
 from meterd.meshing.keeper import NodeKeeper
-from meterd.meshing.making import find_neighbours, make_station
+from meterd.meshing.making import RadioTraits, find_neighbours, make_station
 from meterd.meshing.serving import Serving
+from meterd.meshing.status import CollectorStatus, collector_status
+from meterd.status import stall_of
 from meterd.storage import Storage
 
 LOG: Final = structlog.get_logger("meterd")
@@ -95,6 +100,7 @@ class CollectorDaemon:
         self._kept: KeptLink[object] | None = None
         self._turn = asyncio.Event()
         self._turning: asyncio.Task[None] | None = None
+        self._started = self._backhaul_since = 0.0
         self._log = LOG.bind(collector=format_eui64(settings.collector.eui64))
 
     @classmethod
@@ -114,6 +120,7 @@ class CollectorDaemon:
                 keeper,
                 dice=host.dice,
                 dodag_id=settings.collector.dodag_octets,
+                radio=cls.radio_of(host),
             )
             collector = Collector(
                 station,
@@ -121,13 +128,30 @@ class CollectorDaemon:
                 epoch=keeper.epoch,
                 hop_limit=settings.mesh.load_profile().links.hop_limit,
             )
-            lan = Lan(collector, station.node.seal, neighbours, learned=keeper.addresses())
+            lan = cls.make_lan(collector, neighbours, keeper, host)
         except BaseException:
             storage.close()
             raise
         daemon = cls(settings, storage, Serving(collector, lan, keeper, utc=host.wall), host)
         daemon._tls = tls
         return daemon
+
+    @classmethod
+    def radio_of(cls, host: Host) -> RadioTraits:  # noqa: ARG003  for those of another world
+        """What the node has to know of its radio."""
+        return RadioTraits()
+
+    @classmethod
+    def make_lan(
+        cls,
+        collector: Collector,
+        neighbours: Sequence[Peer],
+        keeper: NodeKeeper,
+        host: Host,  # noqa: ARG003  for those of another world
+    ) -> Lan[Event]:
+        """What carries its frames."""
+        seal = collector.station.node.seal
+        return Lan(collector, seal, neighbours, learned=keeper.addresses())
 
     @property
     def address(self) -> tuple[str, int]:
@@ -139,10 +163,12 @@ class CollectorDaemon:
         """Take part in the mesh, and look for the head-end. Raises LinkError, StoreError."""
         host, port = self.settings.mesh.host_and_port
         self._radio = await self._host.open_link(self.serving, self._tell, host=host, port=port)
-        self.serving.start(now=self._radio.now())
+        self._started = self._backhaul_since = self._radio.now()
+        self.serving.start(now=self._started)
         self._radio.settle()
         to, at = self.settings.backhaul.host_and_port
-        self._kept = keep_tcp(
+        keep = self._host.keep_stream or keep_tcp
+        self._kept = keep(
             lambda _, *, now: _Backhaul(self.serving, self._turn, now=now),
             _ignore,
             host=to,
@@ -154,6 +180,26 @@ class CollectorDaemon:
         self.serving.when_turned = self._settle_backhaul
         self._turning = asyncio.create_task(self._turn_radio())
         self._log.info("collector started", area=self.settings.collector.area)
+
+    def find_stall(self) -> str | None:
+        """Why its work stands still, or None while it does not; before the start it does not."""
+        return None if self._radio is None else stall_of(self.serving, now=self._radio.now())
+
+    def status(self) -> CollectorStatus:
+        """How it is. Only after `start`."""
+        assert self._radio is not None, "start() comes first"
+        return collector_status(
+            self.serving.collector,
+            area=self.settings.collector.area,
+            epoch=self.serving.epoch,
+            head_end=self.settings.backhaul.address,
+            now=self._radio.now(),
+            utc=self._host.wall(),
+            started=self._started,
+            backhaul_since=self._backhaul_since,
+            stall=self.find_stall(),
+            counters=self.serving.counts() | self._radio.counters,
+        )
 
     async def stop(self) -> None:
         """Take leave of the head-end, and give everything back."""
@@ -185,6 +231,8 @@ class CollectorDaemon:
             self._radio.settle()
 
     def _tell(self, event: BackhaulChanged) -> None:
+        if self._radio is not None:
+            self._backhaul_since = self._radio.now()
         if event.is_up:
             self._log.info("accepted by the head-end")
         else:
@@ -193,6 +241,17 @@ class CollectorDaemon:
     def _on_down(self, error: LinkError | None, wait: float) -> None:
         reason = "the connection ended" if error is None else str(error)
         self._log.warning("no connection to the head-end", reason=reason, retry_s=round(wait, 1))
+
+
+async def _open_door(daemon: CollectorDaemon) -> Door | None:
+    """The door at which it says how it is; it does its work without one, too."""
+    door = Door(daemon.settings.collector.storage / DOOR, lambda: (daemon.status().to_json(),))
+    try:
+        await door.open()
+    except LinkError as error:
+        LOG.warning("no status to be had", reason=str(error))
+        return None
+    return door
 
 
 def _ignore(link: StreamLink[object], event: object) -> None:
@@ -219,13 +278,17 @@ async def run(file: Path, *, capture: Path | None = None) -> None:
     kept = None if capture is None else open_capture(capture)
     host = Host(open_link=observed(None if kept is None else kept.observe))
     daemon = await CollectorDaemon.open(settings, host=host)
+    door: Door | None = None
     try:
         await daemon.start()
+        door = await _open_door(daemon)
         supervisor.tell_ready("serving")
         await stopping.wait()
     finally:
         supervisor.tell_stopping()
         supervisor.close()
+        if door is not None:
+            await door.close()
         await daemon.stop()
         if kept is not None:
             kept.close()

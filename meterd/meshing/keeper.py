@@ -23,6 +23,7 @@ from meterd.storage import DENIED, ROUTE, Storage
 COUNTER: Final = "frame counter"
 PATH_SEQUENCE: Final = "path sequence"
 REPORT_SEQUENCE: Final = "report sequence"
+SHORT: Final = "short address"
 ADDRESSES: Final = "neighbours' addresses"
 VERSION: Final = "DODAG version"
 EPOCH: Final = "epoch"
@@ -64,6 +65,17 @@ class NodeKeeper:
         """The root knows us under that one."""
         if sequence != self.path_sequence:
             self._storage.keep_note(PATH_SEQUENCE, str(sequence))
+
+    @property
+    def short(self) -> int | None:
+        """The short address that it was last known under, None before the first."""
+        note = self._storage.note(SHORT)
+        return None if note is None else int(note)
+
+    def keep_short(self, short: int) -> None:
+        """It is known under that one."""
+        if short != self.short:
+            self._storage.keep_note(SHORT, str(short))
 
     def begin_reports(self) -> int:
         """The number of this run's first report: further than any that was used."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from amistack.errors import ConfigError
 from amistack.identifiers import Eui64
@@ -16,10 +17,18 @@ from amistack.keystore import load_network_key
 from amistack.machine import Peer
 from mesh.reports import Reason
 from mesh.routing.node import MeshNode, Role
-from mesh.security import Seal
+from mesh.security import AesCcm, Cipher, Seal
 from mesh.station.station import Station
 from meterd.meshing.keeper import NodeKeeper
 from meterd.meshing.settings import MeshSettings
+
+
+@dataclass(frozen=True, slots=True)
+class RadioTraits:
+    """What a node has to know of its radio; frames over UDP have no strength."""
+
+    sensitivity_dbm: float | None = None
+    make_cipher: Callable[[bytes], Cipher] = AesCcm
 
 
 def make_station(
@@ -29,14 +38,20 @@ def make_station(
     *,
     dice: random.Random,
     dodag_id: bytes | None = None,
+    radio: RadioTraits = RadioTraits(),
 ) -> Station:
     """The node at work; with a DODAGID, that of a collector."""
-    is_first = keeper.path_sequence is None and not keeper.counter
+    boot = Reason.POWER_RESTORED
+    if keeper.path_sequence is None and not keeper.counter:
+        boot = Reason.COLD_BOOT
+    elif keeper.short not in (None, settings.short):
+        boot = Reason.ADDRESS_CHANGED
     seal = Seal(
         own,
         {settings.key_index: load_network_key(settings.network_key)},
         active=settings.key_index,
         stored_counter=keeper.counter,
+        make_cipher=radio.make_cipher,
     )
     node = MeshNode(
         own,
@@ -49,11 +64,12 @@ def make_station(
         version=keeper.version,
         path_sequence=keeper.path_sequence,
         dtsn=keeper.dtsn,
+        sensitivity_dbm=radio.sensitivity_dbm,
     )
     return Station(
         node,
         dice,
-        boot=Reason.COLD_BOOT if is_first else Reason.POWER_RESTORED,
+        boot=boot,
         report_sequence=keeper.begin_reports(),
     )
 

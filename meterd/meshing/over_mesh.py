@@ -19,6 +19,7 @@ from amistack.framing import Priority
 from amistack.machine import Peer
 from mesh.lan import Lan
 from mesh.packet import PacketKind
+from mesh.reports import HOPS_UNKNOWN
 from mesh.routing.events import PacketReceived, ParentChanged, RouteConfirmed
 from mesh.security import CountersWanted
 from mesh.station.events import Event as StationEvent
@@ -26,6 +27,7 @@ from mesh.station.station import Station
 from meterd.agent import Agent, Stage
 from meterd.happenings import MeterEvent, PlaceChanged
 from meterd.meshing.keeper import CounterKeeper, NodeKeeper
+from meterd.meshing.status import MeshStatus, mesh_status
 
 HEAD_END: Final[Peer] = "over the mesh"
 """The agent's one peer: wherever the packet goes, it is for the head-end."""
@@ -55,6 +57,10 @@ class OverMesh:
         if self._counters.failures:
             counted["storage failed"] += self._counters.failures
         return {f"mesh: {reason}": count for reason, count in counted.items()}
+
+    def place(self) -> MeshStatus:
+        """Where its node stands."""
+        return mesh_status(self._station)
 
     # Commands from above
 
@@ -131,12 +137,16 @@ class OverMesh:
                     self._events.append(PlaceChanged(short, rank))
                 case _:
                     pass
+        if happened:
+            hops = self._station.hops
+            self._agent.hop_count = None if hops == HOPS_UNKNOWN else hops
         return bool(happened)
 
     def _keep(self, path_sequence: int) -> None:
         """The root knows us: a good moment to keep what a restart would have to find out."""
         try:
             self._keeper.keep_path_sequence(path_sequence)
+            self._keeper.keep_short(self._station.node.short)
             self._keeper.keep_report_sequence(self._station.report_sequence)
             if self._lan.has_learned:
                 self._keeper.keep_addresses(self._lan.learned)

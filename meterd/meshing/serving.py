@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from amistack.errors import StoreError
 from amistack.machine import Peer
+from mesh.backhaul import RouteRow
 from mesh.collector.collector import Collector
 from mesh.collector.events import (
     BackhaulChanged,
@@ -55,6 +56,28 @@ class Serving:
         self._latest = 0.0
         self.when_turned: Callable[[], None] | None = None
         """Called when there may be something for the backhaul."""
+
+    @property
+    def epoch(self) -> int:
+        """The lease that it serves under, 0 for none."""
+        return self._keeper.epoch
+
+    def counts(self) -> dict[str, int]:
+        """What this, its node and its line counted since the start."""
+        node, collector = self.collector.station.node, self.collector
+        every = (
+            self.counters,
+            self._lan.counters,
+            collector.counters,
+            collector.line.counters,
+            collector.station.counters,
+            node.counters,
+            node.seal.refused,
+        )
+        counted = sum((Counter(one) for one in every), Counter[str]())
+        if self._reserving.failures:
+            counted["storage failed"] += self._reserving.failures
+        return dict(counted)
 
     # Commands from above
 
@@ -135,6 +158,9 @@ class Serving:
 
     def _take_events(self) -> bool:
         """Keep what is to be kept; whether there was anything."""
+        if self._dodag.dtsn != self._dtsn:
+            # Before a DIO says it: after a restart under another one everybody is asked again.
+            self._try(self._keep_dtsn)
         happened = self._lan.events()
         for event in happened:
             self._try(functools.partial(self._take, event))
@@ -148,11 +174,19 @@ class Serving:
         except StoreError:
             self.counters["storage failed"] += 1
 
+    def _keep_dtsn(self) -> None:
+        self._keeper.keep_dtsn(self._dodag.dtsn)
+        self._dtsn = self._dodag.dtsn
+
+    def _keep_row(self, row: RouteRow) -> None:
+        try:
+            self._keeper.keep_row(row, self._utc())
+        except StoreError:
+            self.collector.table.not_kept(row.target)
+            raise
+
     def _keep_neighbours(self) -> None:
         """What makes a restart go unnoticed by those below."""
-        if self._dodag.dtsn != self._dtsn:
-            self._keeper.keep_dtsn(self._dodag.dtsn)
-            self._dtsn = self._dodag.dtsn
         known = [
             (row.eui, row.short)
             for row in self._dodag.neighbours
@@ -170,7 +204,7 @@ class Serving:
             case CountersWanted(until):
                 self._reserving.want(until, now=self._latest)
             case KeepRow(row):
-                self._keeper.keep_row(row, self._utc())
+                self._keep_row(row)
             case DropRow(target):
                 self._keeper.drop_row(target)
             case KeepVersion(version):
@@ -179,7 +213,9 @@ class Serving:
                 self._keeper.keep_epoch(epoch)
             case KeepDenied(node, short, is_denied):
                 self._keeper.keep_denied(node, short, is_denied=is_denied)
-            case BackhaulChanged():
+            case BackhaulChanged(is_up=is_up):
                 self._events.append(event)
+                if is_up:
+                    self._keeper.keep_short(self.collector.station.node.short)
             case _:
                 pass  # Of the tree below: the collector has told the head-end.

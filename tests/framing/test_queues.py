@@ -39,6 +39,40 @@ def test_what_went_in_comes_out_once_and_in_order_within_its_priority(
     assert len(queues) == 0
 
 
+@given(st.lists(st.one_of(st.tuples(priorities, st.integers(1, 900)), st.none()), max_size=90))
+def test_length_and_floors_hold_whatever_comes_and_goes(
+    steps: list[tuple[Priority, int] | None],
+) -> None:
+    """Against queues that are written as the contract is: None takes one."""
+    queues = PriorityQueues[int]()
+    plain: dict[Priority, list[tuple[int, int]]] = {priority: [] for priority in Priority}
+    earned = dict.fromkeys(Priority, 0)
+    for index, step in enumerate(steps):
+        if step is not None:
+            queues.put(*step, index)
+            plain[step[0]].append((step[1], index))
+        else:
+            waiting = [priority for priority in Priority if plain[priority]]
+            expected = None
+            if waiting:
+                costs = {each: plain[each][0][0] * FLOOR_DIVISOR for each in waiting}
+                first = next((each for each in waiting if earned[each] >= costs[each]), None)
+                chosen = waiting[0] if first is None else first
+                earned[chosen] -= 0 if first is None else costs[chosen]
+                size, entry = plain[chosen].pop(0)
+                expected = (chosen, entry)
+                for other in waiting:
+                    earned[other] += 0 if other is chosen else size
+                earned[chosen] = earned[chosen] if plain[chosen] else 0
+            assert queues.take() == expected
+        assert len(queues) == queues.count == sum(map(len, plain.values()))
+        for priority, entries in plain.items():
+            assert queues.depth(priority) == (len(entries), sum(size for size, _ in entries))
+    assert sorted(queues.drain()) == sorted(entry for some in plain.values() for _, entry in some)
+    assert len(queues) == 0
+    assert queues.take() is None
+
+
 def test_the_most_urgent_goes_first() -> None:
     queues = PriorityQueues[str]()
     for priority in reversed(Priority):

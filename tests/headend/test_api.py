@@ -17,9 +17,11 @@ import pytest
 import pytest_asyncio
 
 from amistack.errors import StoreError
+from amistack.model.dump import DumpPart, pages_of
 from headend.api import app as api_app
 from headend.api.app import make_api
 from headend.api.documents import (
+    DownloadDocument,
     EnrolmentDocument,
     LogDocument,
     MeterDocument,
@@ -31,6 +33,7 @@ from headend.api.documents import (
     StatusDocument,
 )
 from headend.client import read_document
+from headend.collection.download import Downloads
 from headend.collection.on_demand import OnDemandReads
 from headend.domain.meters import StoredSession
 from headend.mdm.days import format_day
@@ -64,6 +67,7 @@ class Door:
             counting=self.traffic,
             reads=self.reads,
             wall=lambda: NOW + 0.25,
+            downloads=Downloads(store=store, asker=self.meters),
         )
         transport = httpx.ASGITransport(make_api(self.operations), raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://head-end")
@@ -239,6 +243,25 @@ async def test_read_without_an_answer_is_a_read_all_the_same(door: Door) -> None
     assert (read.result, read.answer, read.answered_at) == ("timed out", None, None)
 
 
+async def test_dump_is_had_whole_or_is_a_problem(door: Door) -> None:
+    await door.enrol(METER)
+    url = f"/v1/meters/{METER.hex()}/dumps"
+    (page,) = pages_of([DumpPart("log", b"entries")])
+    door.meters.odd[METER] = world.content(page.encode())
+    response = await door.http.post(url, json={"deadline_s": 5})
+    assert response.status_code == 200
+    dump: DownloadDocument = read_document(DownloadDocument, response.json())
+    assert [bytes.fromhex(one) for one in dump.pages] == [page.encode()]
+    assert (dump.meter, dump.path) == (METER.hex(), "udp:192.0.2.7:5683")
+    door.meters.silent.add(METER)
+    response = await door.http.post(url)
+    assert (response.status_code, response.json()["type"].rpartition("/")[2]) == (504, "not-had")
+    assert response.json()["detail"] == "page 0: silent for 120 s"
+    assert (await door.http.post(url, json={"deadline_s": 601})).status_code == 422
+    nobody = f"/v1/meters/{OTHER.hex()}/dumps"
+    assert (await door.http.post(nobody)).status_code == 404
+
+
 async def test_status_shows_counts_queues_and_reasons(door: Door) -> None:
     await door.enrol(METER)
     await door.report()
@@ -260,6 +283,7 @@ async def test_openapi_describes_every_route(door: Door) -> None:
     described = (await door.http.get("/openapi.json")).json()
     assert set(described["paths"]) == {
         "/v1/status", "/v1/meters", "/v1/meters/{meter}", "/v1/meters/{meter}/log",
+        "/v1/meters/{meter}/dumps",
         "/v1/meters/{meter}/readings", "/v1/days/{day}/readings", "/v1/meters/{meter}/reads",
         "/v1/reads", "/v1/reads/{identifier}", "/v1/meters/{meter}/history", "/v1/standing",
         "/v1/rekeys", "/v1/shipments", "/v1/keys", "/v1/keys/next", "/v1/keys/finish",

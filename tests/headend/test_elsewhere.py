@@ -64,6 +64,9 @@ class Noted:
         assert meter == peer.node
         return peer
 
+    def hop_count(self, peer: MeshPeer) -> int | None:
+        raise AssertionError(f"nobody asks how far {peer} is")
+
     def unanswered(self, meter: Eui64) -> None:
         raise AssertionError(f"nobody asked {meter.hex()}")
 

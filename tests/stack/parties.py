@@ -132,6 +132,7 @@ class Party:
         self.is_durable = True
         self.grants_numbers = True
         self.life_count = 0
+        self.hop_count: int | None = None
         self.waiting: list[SecureRequest] = []
         self.delivered: list[tuple[bytes, Message]] = []
         self.responses: dict[RequestId, Message] = {}
@@ -157,6 +158,7 @@ class Party:
             links=LINKS,
             is_responder=self.is_responder,
             limits=self.limits,
+            hop_count_of=lambda _: self.hop_count,
         )
 
     def identity_of(self, proposed: SessionProposed) -> bytes:

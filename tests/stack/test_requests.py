@@ -17,6 +17,8 @@ from amistack.coap.blockwise import BODY_SIZE_MAX
 from amistack.coap.codes import Code, Type
 from amistack.coap.message import Message, in_order
 from amistack.coap.options import Option, OptionNumber
+from amistack.coap.path import HOP_TIME
+from amistack.coap.timing import Timing
 from amistack.errors import LocalProtocolError, TableFull
 from amistack.session.oscore import protect, protect_request
 from amistack.stack import HELD_MAX
@@ -32,6 +34,7 @@ from tests.stack.parties import (
 )
 
 HEAD_END_AT, METER_AT = Street.HEAD_END_AT, Street.METER_AT
+ACK_TIMEOUT, ACK_RANDOM_FACTOR = Timing().ack_timeout, Timing().ack_random_factor
 CRITICAL_UNKNOWN = 65001
 ELECTIVE_UNKNOWN = 65002
 
@@ -548,3 +551,49 @@ def test_no_unprotected_message_of_any_kind_is_ever_an_answer(
 
 
 JOINED = joined()
+
+
+def silence(street: Street, sender: str) -> float:
+    """Seconds from the first sending of what `sender` last asked to its first repetition."""
+    times = [
+        passage.time
+        for passage in street.world.datagrams()
+        if passage.sender == sender and passage.datagram[0] >> 4 & 3 == Type.CON
+    ]
+    return times[1] - times[0]
+
+
+@pytest.mark.parametrize("hop_count", [0, 1, 8, 24])
+@pytest.mark.parametrize("size", [10, 3000], ids=["one message", "blocks"])
+def test_request_over_hops_is_repeated_later(hop_count: int, size: int) -> None:
+    street = joined()
+    street.head_end.hop_count = hop_count
+    street.world.remove(METER_AT)
+    street.read(bytes(size))
+    street.world.elapse(60)
+    floor = ACK_TIMEOUT + hop_count * HOP_TIME
+    assert floor <= silence(street, HEAD_END_AT) <= floor * ACK_RANDOM_FACTOR
+
+
+def test_hop_count_that_changes_counts_from_the_next_request_on() -> None:
+    street = joined()
+    street.world.remove(METER_AT)
+    for hop_count in (2, 20, 5):
+        street.head_end.hop_count = hop_count
+        street.world.history.clear()
+        request = street.read(b"x")
+        street.world.elapse(20)
+        floor = ACK_TIMEOUT + hop_count * HOP_TIME
+        assert silence(street, HEAD_END_AT) >= floor
+        street.head_end.stack.cancel(request, now=street.world.now)
+        street.world.elapse(300)
+
+
+def test_handshake_over_hops_is_repeated_later() -> None:
+    street = Street()
+    street.meter.hop_count = 12
+    street.world.remove(HEAD_END_AT)
+    street.meter.connect(HEAD_END_AT)
+    street.world.elapse(60)
+    floor = ACK_TIMEOUT + 12 * HOP_TIME
+    assert floor <= silence(street, METER_AT) <= floor * ACK_RANDOM_FACTOR

@@ -8,6 +8,7 @@ counted by reason and changes nothing; its questions are answered, or ended when
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amistack.framing import Priority
-from headend.dcc.center import REPORTS_MISSED_S
+from headend.dcc.center import REPORTS_MISSED_S, Center
 from headend.dcc.collectors import HELLO_S
 from headend.dcc.events import (
     CollectorJoined,
@@ -53,6 +54,7 @@ from mesh.backhaul import (
     encode,
 )
 from mesh.packet import NO_ADDRESS, PacketKind
+from mesh.reports import TopologyReport
 from mesh.topology.facts import AreaId, Backhaul, Role
 from mesh.topology.location import BehindCollector
 from mesh.topology.status import EndpointState
@@ -76,7 +78,7 @@ def joined() -> tuple[Backhauls, Connection, Connection]:
 def test_collector_is_welcomed_and_its_backhaul_is_up() -> None:
     street = Backhauls(STREET, joined=(WEST,))
     graph = street.center.dcc.graph
-    assert street.collectors[WEST].told[0] == Welcome(Status.ACCEPTED)
+    assert street.collectors[WEST].told[0] == Welcome(Status.ACCEPTED, epoch=1)
     assert graph.backhauls[graph.index_of(eui(WEST))] is Backhaul.UP
     assert graph.backhauls[graph.index_of(eui(EAST))] is Backhaul.DOWN
     assert street.of(CollectorJoined) == [CollectorJoined(eui(WEST), AREA, 3)]
@@ -153,6 +155,53 @@ def test_collector_that_comes_anew_takes_the_place_of_its_old_stream() -> None:
     assert street.center.all_refused == {"message before the hello": 1}
 
 
+def last_welcome(street: Backhauls) -> Welcome:
+    return [told for told in street.collectors[WEST].told if isinstance(told, Welcome)][-1]
+
+
+def test_one_box_serves_under_an_identity() -> None:
+    street = Backhauls(STREET, joined=())
+    first = street.join(WEST, epoch=0)
+    assert last_welcome(street) == Welcome(Status.ACCEPTED, epoch=1)
+    # The same box, before and after it had heard of its lease.
+    second = street.join(WEST, epoch=0)
+    third = street.join(WEST, epoch=2)
+    assert last_welcome(street) == Welcome(Status.ACCEPTED, epoch=3)
+    assert street.of(HangUp) == [HangUp(first), HangUp(second)]
+    # A copy of its disk from before, and one without a disk.
+    for epoch in (1, 0, 4):
+        copy = street.join(WEST, epoch=epoch)
+        assert last_welcome(street) == Welcome(Status.STANDBY)
+        assert street.of(HangUp)[-1] == HangUp(copy)
+        street.leave(copy)
+    assert street.center.all_refused == {"collector without the lease": 3}
+    joined = street.center.collectors.find(eui(WEST))
+    assert joined is not None
+    assert joined.connection == third
+    # When the holder is gone, whoever comes may serve; the holder then not beside it.
+    street.leave(third)
+    street.join(WEST, epoch=1)
+    assert last_welcome(street) == Welcome(Status.ACCEPTED, epoch=4)
+    assert street.center.all_counters["collectors that did not know their last lease"] == 1
+    street.join(WEST, epoch=3)
+    assert last_welcome(street) == Welcome(Status.STANDBY)
+
+
+def test_hello_said_again_on_the_same_stream_keeps_the_lease() -> None:
+    street = Backhauls(STREET, joined=())
+    west = street.join(WEST)
+    for epoch in (1, 0, 77):
+        street.say(west, street.collectors[WEST].hello(epoch=epoch))
+        assert last_welcome(street) == Welcome(Status.ACCEPTED, epoch=1)
+    assert street.of(HangUp) == []
+
+
+def test_leases_of_another_run_are_above_those_of_the_last() -> None:
+    center = Center(first_epoch=1_800_000_000)
+    assert center.collectors._next_epoch == 1_800_000_000
+    assert Center(first_epoch=-5).collectors._next_epoch == 1
+
+
 def test_another_hop_rank_increase_than_the_profiles_is_counted() -> None:
     street = Backhauls(STREET, joined=())
     street.join(WEST, hop_rank_increase=128)
@@ -192,6 +241,36 @@ def test_newest_path_sequence_wins_and_the_other_collector_is_told() -> None:
     assert street.center.dcc.locations.find(eui(2)) == location
     assert street.collectors[WEST].told[-1] == Forget(2, 242)
     assert street.center.all_refused == {"old path sequence": 1}
+
+
+def test_collector_that_started_anew_may_be_a_few_sequences_behind() -> None:
+    """Its disk has a row as it changed last, not as it was told last."""
+    street, west, _ = joined()
+    street.say(west, row(STREET, 1, 243))
+    center, meter = street.center, eui(1)
+    refused = dict(center.all_refused)
+    street.say(west, *street.collectors[WEST].table([row(STREET, 1, 240), row(STREET, 2)]))
+    location = center.dcc.locations.find(meter)
+    assert location is not None
+    assert (location.place, location.path_sequence) == (BehindCollector(eui(WEST)), 243)
+    assert center.all_refused == refused
+    street.say(west, RouteGone(1, 243, Why.NO_PATH))
+    assert center.dcc.locations.find(meter) is None
+
+
+def test_report_that_a_collector_held_is_as_old_as_it_is() -> None:
+    street, west, _ = joined()
+    report = dict(STREET.reports(sequence=9))[1]
+    up = dataclasses.replace(street.up(1, report.encode(), PacketKind.TOPOLOGY), held=25 * 60 + 30)
+    street.say(west, up)
+    (taken,) = [e for e in street.of(ReportTaken) if e.node == eui(1)][-1:]  # type: ignore[attr-defined]
+    kept = TopologyReport.decode(taken.octets)  # type: ignore[attr-defined]
+    assert kept.sequence == 9
+    assert [link.age_minutes for link in kept.links] == [
+        link.age_minutes + 25 for link in report.links
+    ]
+    fact = street.center.dcc.graph.fact_of(street.center.dcc.graph.index_of(eui(1)), now=street.now)
+    assert {link.age_s for link in fact.links} == {(5 + 25) * 60.0}
 
 
 @pytest.mark.parametrize(("after_s", "is_moved"), [(14_399.0, False), (14_401.0, True)])
@@ -294,6 +373,24 @@ def test_what_is_authentic_of_another_says_nothing_about_the_node() -> None:
     assert street.center.dcc.devices.status_of(eui(2), now=street.now) == before
     assert street.center.dcc.locations.find(eui(2)) == location
     assert street.center.all_refused == {"message of another than its address says": 1}
+
+
+def test_hop_count_is_that_of_the_best_way_or_the_meters_own_word() -> None:
+    street = Backhauls(STREET)
+    far = MeshPeer(AREA, eui(2))
+
+    def hops() -> int | None:
+        return street.center.hop_count(far)
+
+    assert hops() is None
+    west, _ = street.connections
+    # Its own word alone: nobody knows where its neighbours are.
+    alone = dataclasses.replace(dict(STREET.reports())[2], hops=7, rank=256 * 9)
+    street.say(west, street.up(2, alone.encode(), PacketKind.TOPOLOGY))
+    assert hops() == 7
+    street.report(west)
+    assert hops() == 2
+    assert street.center.hop_count(MeshPeer(AREA, eui(0x77))) is None
 
 
 def test_meter_that_stays_silent_is_shown_so_until_it_is_heard() -> None:

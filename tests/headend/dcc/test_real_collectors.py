@@ -26,7 +26,7 @@ from headend.dcc.events import (
 from headend.domain.mesh import Area, Assignment, MeshPeer
 from mesh.backhaul import Message, Order, Outcome, Probed, Traced
 from mesh.packet import ROOT, PacketKind
-from mesh.reports import REPORT_PERIOD_S
+from mesh.reports import REPORT_PERIOD_S, Reason
 from mesh.topology.facts import AreaId, Role
 from mesh.topology.location import BehindCollector
 from mesh.topology.status import LATE_S, EndpointState
@@ -252,6 +252,27 @@ def test_collector_that_comes_back_brings_its_table_again() -> None:
     way = street.center.dcc.routes.route_of(eui(3))
     assert way is not None
     assert way.collector == eui(1)
+
+
+def test_what_a_node_said_without_a_backhaul_is_told_with_its_age_when_there_is_one() -> None:
+    street = formed(seed=11)
+    for collector in (1, 2):
+        street.lose(collector)
+        street.collector(collector).backhaul_lost(now=street.now)
+    street.run(1.0)
+    street.station(5).report(Reason.ADDRESS_CHANGED, now=street.now)
+    street.touch(5)
+    street.run(300.0)
+    dcc = street.center.dcc
+    before = dcc.devices.status_of(eui(5), now=street.now)
+    assert before.registered_for is not Reason.ADDRESS_CHANGED
+    for collector in (1, 2):
+        street.connect(collector)
+    street.run(5.0)
+    after = dcc.devices.status_of(eui(5), now=street.now)
+    assert after.registered_for is Reason.ADDRESS_CHANGED
+    fact = dcc.graph.fact_of(dcc.graph.index_of(eui(5)), now=street.now)
+    assert {link.age_s >= 300.0 for link in fact.links} == {True}
 
 
 def test_seeds_differ() -> None:

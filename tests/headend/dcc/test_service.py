@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import random
 import ssl
@@ -22,16 +23,21 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from amistack.coap.codes import Code
+from amistack.coap.path import HOP_TIME
+from amistack.coap.timing import Timing
 from amistack.errors import LinkError
 from amistack.framing import Frame, FramedPeer, Kind, Priority
 from amistack.identifiers import Eui64, format_eui64
+from amistack.links.udp import Direction
+from amistack.machine import Peer
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import encode_public_key, head_end_credential
 from headend.collection.on_demand import OnDemandReads
 from headend.dcc.events import Isolated, Tried
 from headend.dcc.operations import MeshOperations
 from headend.dcc.service import DccService
-from headend.domain.mesh import Area
+from headend.domain.asking import NotAnswered, Unreachable
+from headend.domain.mesh import Area, MeshPeer
 from headend.domain.meters import Meter, MeterState
 from headend.domain.readings import ReadResult
 from headend.domain.refusals import NotThere
@@ -77,6 +83,7 @@ class Place:
         # A meter's row stands in one collector's table.
         self.collectors[EAST].row_targets = ()
         self.meters: list[StreetMeter] = []
+        self.seen: list[tuple[Direction, Peer, Peer, bytes, float]] = []
         self.context: ssl.SSLContext | None = None
         self.store: SqliteStore
         self.southbound: Southbound
@@ -86,7 +93,8 @@ class Place:
     async def start(self) -> None:
         self.store = SqliteStore.open(self._path)
         self.dcc = DccService(
-            own=OWN, store=self.store, wall=lambda: float(NOW), dice=random.Random(5)
+            own=OWN, store=self.store, wall=lambda: float(NOW), dice=random.Random(5),
+            observer=lambda *seen: self.seen.append(seen),
         )  # fmt: skip
         self.southbound = Southbound(
             key=IDENTITY, store=self.store, entropy=os.urandom, dice=random.Random(7),
@@ -194,6 +202,35 @@ async def test_meter_behind_a_collector_joins_reports_and_is_read(place: Place) 
     assert Priority.SCHEDULED in {down.priority for down in downs}
     assert place.southbound.refused == {}
     assert place.dcc.refused == {}
+    # It is asked as patiently as two hops need.
+    paths = place.southbound._stack._secured._endpoint._delivery.conversations
+    timing = paths[MeshPeer(AREA, eui(METER))].path
+    assert timing is not None
+    assert timing.timing.ack_timeout == Timing().ack_timeout + 2 * HOP_TIME
+
+
+async def test_what_collectors_carry_is_shown_as_datagrams_of_the_mesh(place: Place) -> None:
+    await place.joined()
+    place.collectors[WEST].report()
+    await registered(place)
+    await place.reads().read(eui(METER), deadline_s=5)
+    node = (f"fd00::ff:fe00:{METER:x}", 5683)
+    ours = (str(ipaddress.IPv6Address(DODAG_ID)), 5683)
+    downs = [m.payload for m in place.collectors[WEST].told if isinstance(m, Down)]
+    shown = [seen[3] for seen in place.seen if seen[:3] == (Direction.SENT, ours, node)]
+    assert shown == downs
+    came = [seen[3] for seen in place.seen if seen[:3] == (Direction.RECEIVED, node, ours)]
+    assert len(shown) + len(came) == len(place.seen)
+    assert len(came) == place.dcc.center.all_counters["datagrams received"] > 2
+    assert {seen[4] for seen in place.seen} == {float(NOW)}
+    # A read of whom nobody can reach: nothing is sent, nothing is shown.
+    place.seen.clear()
+    for short in (WEST, EAST):
+        await place.collectors[short].leave()
+        await until(lambda s=short: not place.is_up(s))  # type: ignore[misc]
+    with contextlib.suppress(NotAnswered, Unreachable):
+        await place.reads().read(eui(METER), deadline_s=0.1)
+    assert place.seen == []
 
 
 async def test_what_a_meter_says_and_does_not_say_is_its_status(place: Place) -> None:

@@ -18,8 +18,10 @@ from mesh.station.station import Station
 from meterd.agent import Registered, Reported, Secured, Stage
 from meterd.happenings import PlaceChanged
 from meterd.meshing import keeper as keeper_module
+from meterd.meshing.keeper import NodeKeeper
 from meterd.parts import Urgency
 from meterd.recorder import RETENTION_DAYS
+from meterd.storage import Storage
 from tests.meterd.bench import METER
 from tests.meterd.meshing.bench import METER_SHORT, MeshBench
 from tests.support.head_end import read_request
@@ -44,7 +46,8 @@ def read(bench: MeshBench) -> None:
 
 def test_a_meter_two_hops_away_secures_registers_and_reports() -> None:
     bench = settled()
-    assert bench.station.hops == 2
+    assert bench.station.hops == bench.agent.hop_count == 2
+    assert NodeKeeper(Storage.on(bench.files)).short == METER_SHORT
     assert len(bench.events(Secured)) == len(bench.events(Registered)) == 1
     assert len(bench.events(Reported)) == RETENTION_DAYS
     assert [event.parent for event in bench.events(PlaceChanged)] == [2]  # type: ignore[attr-defined]

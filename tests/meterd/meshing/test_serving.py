@@ -7,6 +7,7 @@ is kept out stays out; what the head-end says reaches the mesh and the other way
 
 from __future__ import annotations
 
+import errno
 import random
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ import pytest
 from amistack.framing import Priority
 from mesh.backhaul import Command, CommandDone, Down, Order, RouteRow, Status, Up
 from mesh.collector.collector import Collector
-from mesh.collector.events import BackhaulChanged
+from mesh.collector.events import BackhaulChanged, KeepRow
 from mesh.lan import Lan
 from mesh.packet import PacketKind
 from mesh.routing.events import PacketReceived, ParentChanged
@@ -156,6 +157,50 @@ def test_after_a_power_cut_the_table_is_there_and_nobody_joins_anew(seed: int) -
     assert bench.meter.parents == [1]
 
 
+def test_no_frame_names_a_dtsn_that_a_power_cut_would_lose() -> None:
+    """A root that comes back under another one has everybody below tell its parents anew."""
+    bench = ServingBench()
+    bench.power_on()
+    dodag = bench.serving.collector.station.node.dodag
+    bench.world.elapse(0.0)
+    assert bench.keeper.dtsn == dodag.dtsn
+    bench.power_off()
+    bench.power_on()
+    assert bench.serving.collector.station.node.dodag.dtsn == dodag.dtsn
+    bench.world.elapse(60)
+    head_end = bench.connect()
+    before = bench.serving.collector.station.node.dodag.dtsn
+    head_end.say(Command(1, Order.ASK_FOR_ROUTES), bench.world.now)
+    bench.pump()
+    after = bench.serving.collector.station.node.dodag.dtsn
+    assert after != before
+    assert NodeKeeper(Storage.on(bench.files)).dtsn == after
+
+
+def test_a_disk_that_does_not_take_the_dtsn_is_counted_and_tried_again() -> None:
+    bench = formed()
+    bench.files.fails_with = errno.ENOSPC
+    node = bench.serving.collector.station.node
+    node.ask_for_routes(now=bench.world.now)
+    bench.world._hosts["collector"].settle()
+    assert bench.serving.counters["storage failed"] >= 1
+    bench.files.fails_with = None
+    bench.world.elapse(30)
+    assert bench.keeper.dtsn == node.dodag.dtsn
+
+
+def test_a_row_that_the_disk_did_not_take_is_written_with_the_next_news() -> None:
+    bench = ServingBench()
+    bench.power_on()
+    bench.files.fails_with = errno.ENOSPC
+    row = RouteRow(METER_SHORT, (1,), 241, 3600)
+    table = bench.serving.collector.table
+    assert table.is_to_keep(row, now=0.0)
+    bench.serving._try(lambda: bench.serving._take(KeepRow(row)))
+    assert bench.serving.counters["storage failed"] == 1
+    assert table.is_to_keep(row, now=1.0)
+
+
 def test_what_is_acknowledged_to_a_node_was_on_disk_before() -> None:
     """Whenever the power goes after the meter knows that it is known, the row is there."""
     bench = ServingBench()
@@ -204,6 +249,7 @@ def test_packets_cross_both_ways_and_the_table_is_told() -> None:
     bench = formed()
     head_end = bench.connect()
     assert bench.events == [BackhaulChanged(is_up=True)]
+    assert bench.keeper.short == 1
     assert [row.target for row in head_end.of(RouteRow)] == [METER_SHORT]
     # It had no backhaul for a minute, of which the meter knows: it resumes when its turn comes.
     bench.world.elapse(RESUME_SPREAD_S + 5)

@@ -13,6 +13,7 @@ import pytest
 
 from amistack.errors import ConfigError
 from amistack.keystore import load_network_key, make_network_key
+from mesh.reports import Reason
 from meterd.cli import main
 from meterd.daemon import load_settings
 from meterd.meshing.collector import load_settings as load_collector
@@ -135,6 +136,30 @@ def test_a_network_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> N
     file.unlink()
     with pytest.raises(ConfigError, match="is missing: `meterd network-key` makes one"):
         load_network_key(file)
+
+
+def test_a_node_says_why_it_registers(tmp_path: Path) -> None:
+    """Cold boot, power restored, another address: each told until the head-end knows it."""
+    make_network_key(tmp_path / "network-key")
+    storage = Storage.open(tmp_path / "data")
+    keeper = NodeKeeper(storage)
+
+    def reason(short: int) -> Reason | None:
+        settings = MeshSettings(short, network_key=tmp_path / "network-key")
+        station = make_station(METER, settings, keeper, dice=random.Random(1))
+        station.start(now=0.0)
+        return station._schedule.reason_due(now=1e6)
+
+    assert reason(3) is Reason.COLD_BOOT
+    keeper.reserve_counters(1_000)
+    assert reason(3) is Reason.POWER_RESTORED  # It never got so far that anybody knew it.
+    keeper.keep_short(3)
+    assert reason(3) is Reason.POWER_RESTORED
+    assert reason(4) is Reason.ADDRESS_CHANGED
+    assert reason(4) is Reason.ADDRESS_CHANGED
+    keeper.keep_short(4)
+    assert reason(4) is Reason.POWER_RESTORED
+    storage.close()
 
 
 def test_a_node_goes_on_with_what_its_storage_has(tmp_path: Path) -> None:
