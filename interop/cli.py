@@ -14,6 +14,7 @@ from pathlib import Path
 
 from amistack.command import run
 from interop.fuzz.options import add_parser as add_fuzz_parser
+from interop.simulate.options import add_parser as add_simulate_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="interop",
-        description="The programs together: a demo street, benchmarks, conformance, fuzzing.",
+        description=(
+            "The programs together: a demo street, a simulated town, benchmarks, conformance, "
+            "fuzzing."
+        ),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser(
@@ -68,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
     _add_conformance(commands)
     add_fuzz_parser(commands)
+    add_simulate_parser(commands)
     return parser
 
 

@@ -11,11 +11,15 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from amistack.links.discovery import Discovery, DnsSd
 from amistack.links.udp import Observer, UdpLink, open_udp
 from amistack.machine import DatagramMachine
+
+if TYPE_CHECKING:
+    from amistack.links.streams import KeptLink, MakeMachine, OnDown, OnEvent
+    from amistack.links.tcp import Tls
 
 EventT = TypeVar("EventT")
 
@@ -32,6 +36,23 @@ class OpenLink(Protocol):
         port: int,
     ) -> Awaitable[UdpLink[EventT]]:
         """See `open_udp`."""
+
+
+class KeepStream(Protocol):
+    """Keeps a stream for one machine after the other, as `amistack.links.tcp.keep_tcp` does."""
+
+    def __call__(
+        self,
+        make_machine: MakeMachine[EventT],
+        on_event: OnEvent[EventT],
+        *,
+        host: str,
+        port: int,
+        dice: random.Random,
+        tls: Tls | None = None,
+        on_down: OnDown = ...,
+    ) -> KeptLink[EventT]:
+        """See `keep_tcp`."""
 
 
 def observed(observer: Observer | None, *, wall: Callable[[], float] = time.time) -> OpenLink:
@@ -56,7 +77,7 @@ class Host:
     """`wall`: UTC in seconds. `entropy`: secret random octets. `dice`: chance that need not be.
 
     `monotonic` counts as the event loop's own clock does. `discovery` is only asked by a program
-    that was not told where its head-end is.
+    that was not told where its head-end is. `keep_stream` None is TCP.
     """
 
     wall: Callable[[], float] = time.time
@@ -64,4 +85,5 @@ class Host:
     entropy: Callable[[int], bytes] = os.urandom
     dice: random.Random = field(default_factory=lambda: random.Random(os.urandom(16)))
     open_link: OpenLink = open_udp
+    keep_stream: KeepStream | None = None
     discovery: Discovery = field(default_factory=DnsSd)

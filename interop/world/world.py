@@ -98,7 +98,7 @@ class World:
 
     async def start_head_end(self) -> None:
         """Start the head-end on what its file holds."""
-        private_key = _private_key(self.seed, 0)
+        private_key = world_key(self.seed, 0)
         public_key = encode_public_key(private_key.public_key())
         key = AuthenticationKey(private_key, head_end_credential(public_key))
         store = SqliteStore.open(self.folder / "headend.sqlite", is_threaded=False, wall=self.utc)
@@ -134,12 +134,12 @@ class World:
         folder = self.folder / f"meter-{number}"
         template = Template(
             address=f"{HEAD_END[0]}:{HEAD_END[1]}",
-            public_key=encode_public_key(_private_key(self.seed, 0).public_key()).hex(),
+            public_key=encode_public_key(world_key(self.seed, 0).public_key()).hex(),
             metrology=metrology,
             schedule=("report_delay_s = 60", "report_spread_s = 600", "start_spread_s = 5"),
         )
         folder.mkdir(parents=True)
-        save_key(folder / KEY_FILE, _private_key(self.seed, number + 1))
+        save_key(folder / KEY_FILE, world_key(self.seed, number + 1))
         meter = Eui64(
             bytes((0x02, 0, 0, 0))
             + (self.seed & 0xFFFF).to_bytes(2, "big")
@@ -230,7 +230,7 @@ class World:
             self.head_end = None
 
 
-def _private_key(seed: int, number: int) -> ec.EllipticCurvePrivateKey:
+def world_key(seed: int, number: int) -> ec.EllipticCurvePrivateKey:
     """A key that follows from the seed: a world's, never a device's."""
     digest = hashlib.sha256(f"key {seed} {number}".encode()).digest()
     return ec.derive_private_key(int.from_bytes(digest[:31], "big") + 1, ec.SECP256R1())

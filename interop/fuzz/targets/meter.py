@@ -18,11 +18,13 @@ from amistack.model.control import (
     SwitchState,
 )
 from amistack.model.diagnosis import Diagnosis, DiagnosisPlan, DiagnosisWish
-from amistack.model.dump import DumpPage, DumpRequest, LogBatch
+from amistack.model.dump import DumpPage, DumpRequest
 from amistack.model.event_catalogue import TILTED, Delivery, Importance
 from amistack.model.event_notice import EventNotice, EventRule, EventRules, NoticedEvent
 from amistack.model.head_end_key import HeadEndKeyNotice
 from amistack.model.history import DayRange, HistoryAnswer, HistoryParts, HistoryRequest
+from amistack.model.holdings import KeptProgramme, LogBatch, Owed, TableRows
+from amistack.model.home import HomeList, Subscription, Unsubscription
 from amistack.model.messages import MessageList, TextMessage
 from amistack.model.programme import Programme
 from amistack.model.programme_state import (
@@ -77,6 +79,12 @@ DECODERS: Final[tuple[Callable[[bytes], _Encodable], ...]] = (
     DumpPage.decode,
     LogBatch.decode,
     HeadEndKeyNotice.decode,
+    Subscription.decode,
+    Unsubscription.decode,
+    HomeList.decode,
+    KeptProgramme.decode,
+    Owed.decode,
+    TableRows.decode,
 )
 
 

@@ -1,0 +1,1 @@
+"""`interop simulate`: the real head-end, meters and collectors over a simulated radio."""
