@@ -6,11 +6,11 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 PYTEST_WORKERS ?= 2
 SOAK_FUZZ_S ?= 600
-SOAK_PARTS := conformance flood kills worlds fuzz
+SOAK_PARTS := conformance flood mutations kills months worlds fuzz
 export PYTEST_WORKERS SOAK_FUZZ_S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo bench test soak $(SOAK_PARTS:%=soak-%) check format requirements constraints deb clean
+.PHONY: help setup setup-dev demo bench test mutations soak $(SOAK_PARTS:%=soak-%) check format requirements constraints deb clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -42,6 +42,9 @@ bench: setup  ## what the parts cost, beside the least they could; ARGS="--quick
 
 test: setup-dev  ## every test; ARGS="tests/coap -k token"
 	@$(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) $(ARGS)
+
+mutations: setup-dev  ## recorded defects that a test must notice; ARGS="B1-FR-94", ARGS="--list"
+	@$(BIN)/python -m tests.mutations.runner $(ARGS)
 
 soak: setup-dev  ## the long runs, about four hours; or one: soak-kills, soak-worlds, soak-fuzz, ...
 	@$(BIN)/python -m tests.support.soak $(ARGS)

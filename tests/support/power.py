@@ -134,7 +134,8 @@ class TornFiles:
             if self._coin():
                 self._make_durable(change)
         self._pending = []
-        for node in set(self._durable.values()):
+        # In the order of their names' making: a seed is one history, whatever the addresses are.
+        for node in dict.fromkeys(self._durable.values()):
             self.settle(node)
             node.seen = bytearray(node.durable)
             node.is_sick = False

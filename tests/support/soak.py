@@ -31,9 +31,12 @@ PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-m", "soak", "-rP", "--c
 
 CONFORMANCE_S: Final = 600.0
 FLOOD_S: Final = 900.0
+MUTATIONS_S: Final = 1_800.0
 KILLS_S: Final = 3_900.0
 WORLD_S: Final = 2.0
 """For each world, on whatever cores there are."""
+MONTHS_S: Final = 20.0
+"""For each life of two months, on whatever cores there are."""
 WORLDS_SLACK_S: Final = 300.0
 FUZZ_SLACK_S: Final = 300.0
 """To start, to make a crash small, and to wait for a run that does not end."""
@@ -80,9 +83,31 @@ def flood() -> Sequence[Job]:
     return [_pytest("flood", "tests/interop/test_flood_soak.py", FLOOD_S, flood_figure)]
 
 
+def mutations() -> Sequence[Job]:
+    """Every recorded defect, which its test must notice."""
+    command = (sys.executable, "-m", "tests.mutations.runner")
+    return [Job("mutations", command, MUTATIONS_S, mutations_figure)]
+
+
 def kills() -> Sequence[Job]:
     """500 kills of real processes."""
     return [_pytest("kills", "tests/scenarios/test_kills.py", KILLS_S, kills_figure)]
+
+
+def months() -> Sequence[Job]:
+    """Two months of one meter against a model, seed after seed."""
+    first = _number("AMISTACK_SEED", 10_000)
+    count = _number("AMISTACK_SOAK_MONTHS", 60)
+    return [
+        _pytest(
+            "months",
+            "tests/meterd/months/test_months_soak.py",
+            WORLDS_SLACK_S + MONTHS_S * count,
+            lambda text: f"{tests_figure(text)}; seeds {first:.0f} to {first + count - 1:.0f}",
+            "-n",
+            f"{_number('PYTEST_WORKERS', 2):.0f}",
+        )
+    ]
 
 
 def worlds() -> Sequence[Job]:
@@ -161,6 +186,12 @@ def flood_figure(text: str) -> str:
     return f"{row[1]} us each; {row[2]}" if row else "no figure"
 
 
+def mutations_figure(text: str) -> str:
+    """How many were noticed, and of how many requirements."""
+    sums = re.search(r"^(\d+ of \d+ mutations noticed, \d+ requirements)", text, re.MULTILINE)
+    return sums[1] if sums else "no figure"
+
+
 def fuzz_figure(text: str) -> str:
     """Runs, rate, corpus, outcomes, as the last line of progress has them."""
     lines = re.findall(r"^\S+ +([\d,]+ runs .*)$", text, re.MULTILINE)
@@ -188,7 +219,9 @@ def fuzz_sum(lines: Sequence[str]) -> str:
 PARTS: Final[Mapping[str, Part]] = {
     "conformance": Part("published vectors and foreign implementations", conformance),
     "flood": Part("100,000 false handshakes", flood),
+    "mutations": Part("recorded defects that a test must notice", mutations),
     "kills": Part("500 kills of real processes", kills),
+    "months": Part("60 lives of two months", months),
     "worlds": Part("4,000 simulated worlds", worlds),
     "fuzz": Part("every fuzz target, ten minutes each", fuzz, cores, fuzz_sum),
 }

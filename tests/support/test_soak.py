@@ -159,9 +159,15 @@ def test_jobs_of_a_part_run_beside_each_other_and_are_summed_up(
 def test_ctrl_c_ends_what_runs_and_begins_nothing_more(
     capsys: pytest.CaptureFixture[str], logs: Path
 ) -> None:
+    # Whoever started us in the background may have made us deaf to it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT]).start()
     begun = time.monotonic()
-    assert soak(part(job("import time; time.sleep(60)"), job("print(1)", "next"))) == 130
+    try:
+        status = soak(part(job("import time; time.sleep(60)"), job("print(1)", "next")))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert status == 130
     assert time.monotonic() - begun < 30
     assert capsys.readouterr().out == ""
     assert not (logs / "next.log").exists()
@@ -170,7 +176,8 @@ def test_ctrl_c_ends_what_runs_and_begins_nothing_more(
 def test_part_that_is_none_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert runner.main(["kils"]) == 2
     assert capsys.readouterr().err == (
-        "soak: kils is not a part; expected conformance, flood, kills, worlds, fuzz\n"
+        "soak: kils is not a part; expected conformance, flood, mutations, kills, months, worlds, "
+        "fuzz\n"
     )
 
 
@@ -202,7 +209,7 @@ def test_make_knows_the_same_parts() -> None:
 
 
 def test_tests_that_are_run_exist_and_are_marked() -> None:
-    for jobs in (runner.flood(), runner.kills(), runner.worlds()):
+    for jobs in (runner.flood(), runner.kills(), runner.months(), runner.worlds()):
         (each,) = jobs
         assert "@pytest.mark.soak" in (runner.ROOT / each.command[-1]).read_text(encoding="utf-8")
 
@@ -210,6 +217,9 @@ def test_tests_that_are_run_exist_and_are_marked() -> None:
 def test_figures_are_found_in_what_is_said() -> None:
     assert runner.tests_figure("x\n3999 passed, 1 skipped in 12.34s (0:00:12)\n") == (
         "3999 passed, 1 skipped"
+    )
+    assert runner.mutations_figure("x\n70 of 74 mutations noticed, 50 requirements, 9 s\n") == (
+        "70 of 74 mutations noticed, 50 requirements"
     )
     assert runner.kills_figure(
         "AMISTACK_SEED=77; logs and stores are in /x\n"
@@ -243,6 +253,7 @@ def test_figures_are_found_in_what_is_said() -> None:
 def test_figures_that_are_not_there_are_none() -> None:
     for find in (
         runner.tests_figure,
+        runner.mutations_figure,
         runner.kills_figure,
         runner.fuzz_figure,
         runner.conformance_figure,
