@@ -20,10 +20,13 @@ from meterd.identity import add_identity_commands
 from meterd.programme.commands import add_programme_command
 from meterd.provision import CONFIG_FILE, STREET_MAX, Identity, Template, provision
 from meterd.sources import add_sources_command
-from meterd.status_commands import add_status_command, add_street_status_command
+from meterd.status_commands import (
+    COLLECTOR_FILE,
+    add_status_command,
+    add_street_status_command,
+)
 from meterd.tool_commands import add_tool_command
 
-COLLECTOR_FILE: Final = "collector.toml"
 OFFSET_OPTION: Final = "--standard-offset"
 FILES_PER_METER: Final = 3
 """A socket, the journal and its lock."""

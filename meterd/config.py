@@ -19,6 +19,7 @@ from amistack.model.wire import DAY_S, INTERVAL_S_MIN
 from amistack.session.fleet import parse_public_key
 from amistack.session.trust import Trust
 from meterd.gpio import PinSettings
+from meterd.home.settings import HomeSettings
 from meterd.local.settings import LocalSettings
 from meterd.meshing.settings import MeshSettings
 from meterd.metrology import ConstantSource, HouseholdProfile, ReplaySource, Source
@@ -173,6 +174,8 @@ class MetrologySettings:
     received_column: str | None = None
     # every real meter: dsmr, sml, modbus, pulse
     received: bool | None = None
+    reactive: bool | None = None
+    voltage: bool | None = None
     meter: str | None = None
     dial_kwh: float | None = None
     power_max_w: float | None = None
@@ -189,6 +192,9 @@ class MetrologySettings:
     model: str | None = None
     delivered_register: int | None = None
     received_register: int | None = None
+    reactive_register: int | None = None
+    voltage_registers: tuple[int, ...] | None = None
+    register_v: float | None = None
     register_table: str | None = None
     register_words: str | None = None
     register_wh: float | None = None
@@ -312,6 +318,8 @@ class Settings:
     """Its way to the head-end, where it has none of its own."""
     local: LocalSettings | None = None
     """The port for field tools."""
+    home: HomeSettings | None = None
+    """The network of the customer's home devices."""
     pins: PinSettings | None = None
     """Contacts and a relay on the pins of a small computer."""
 

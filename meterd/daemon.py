@@ -31,6 +31,7 @@ from amistack.model import ClockState, EndDeviceEventType
 from amistack.model.diagnosis import Occasion
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import encode_public_key, meter_credential
+from meterd.access import NetworkAttempts
 from meterd.agent import (
     Agent,
     HeadEndWanted,
@@ -49,22 +50,26 @@ from meterd.agent import (
 from meterd.config import Settings
 from meterd.display.door import display_door
 from meterd.door import DOOR, Door
+from meterd.download import Download
 from meterd.finding import Finding
 from meterd.fittings import Fittings, fit
 from meterd.happenings import MeterEvent, PlaceChanged
+from meterd.local.snapshot import snapshot_of
 from meterd.metrology import Source
 from meterd.metrology.resolution import refined
 from meterd.metrology.supply import MadeUpSupply
 from meterd.oversight import Oversight, clock_of
+from meterd.parts import Part
 from meterd.programme.declaring import Declaring
 from meterd.programme.parts import programme_parts
 from meterd.recorder import SOURCE, Recorder
 from meterd.service import Service, SimulatedService
-from meterd.status import Lately, MeterStatus, stall_of, status_of
+from meterd.status import Lately, MeterStatus, SwitchStatus, stall_of, status_of
 from meterd.storage import Storage
 
 if TYPE_CHECKING:
     from meterd.gpio.keeper import PinKeeper
+    from meterd.home.network import HomeNetwork
     from meterd.local.gate import Gate
     from meterd.local.port import LocalPort
     from meterd.local.settings import LocalSettings
@@ -90,6 +95,7 @@ class Meter:
         *,
         fittings: Fittings,
         oversight: Oversight,
+        home: HomeNetwork | None = None,
     ) -> None:
         self.settings = settings
         self.agent = agent
@@ -103,6 +109,7 @@ class Meter:
         self._over_mesh: OverMesh | None = None
         self._gate: Gate | None = None
         self._local: LocalPort | None = None
+        self._home = home
         self._link: UdpLink[MeterEvent] | None = None
         self._lately = Lately()
         self._started = 0.0
@@ -135,9 +142,18 @@ class Meter:
         storage = Storage.open(settings.meter.storage)
         try:
             own_key = AuthenticationKey(key, own)
-            agent, sensor, fittings, oversight = _agent(settings, own_key, peer, storage, host)
+            agent, sensor, fittings, oversight, home = _agent(
+                settings, own_key, peer, storage, host
+            )
             made = cls(
-                settings, storage, agent, host, sensor, fittings=fittings, oversight=oversight
+                settings,
+                storage,
+                agent,
+                host,
+                sensor,
+                fittings=fittings,
+                oversight=oversight,
+                home=home,
             )
             if settings.mesh is not None:
                 made.join_mesh(settings.mesh, neighbours)
@@ -205,6 +221,10 @@ class Meter:
             )
         if self._local is not None:
             await self._local.open()
+        if self._home is not None:
+            await self._home.open(
+                self._host.open_link, now=self._link.now, settle=self._link.settle, log=self._log
+            )
         self._log.info("meter started", stage=self.agent.stage.value)
 
     def _record(self, event: EndDeviceEventType, detail: str | None) -> None:
@@ -229,6 +249,8 @@ class Meter:
         self.fittings.stop()
         if self._gate is not None:
             self._gate.close()
+        if self._home is not None:
+            self._home.close()
         if self._link is not None:
             self._link.close()
         self._storage.close()
@@ -267,8 +289,19 @@ class Meter:
                 **({} if self._over_mesh is None else self._over_mesh.counts()),
             },
             sensor=None if self.sensor is None else self.sensor.status(),
-            more=self.oversight.counts,
+            switch=self._switch_status(),
+            mesh=None if self._over_mesh is None else self._over_mesh.place(),
+            more={
+                **self.oversight.counts,
+                **({} if self._home is None else self._home.counts),
+            },
         )
+
+    def _switch_status(self) -> SwitchStatus | None:
+        switch, link = self.fittings.switch, self._link
+        if switch is None or link is None:
+            return None
+        return SwitchStatus.of(switch.state(now=link.now()))
 
     def _on_event(self, event: MeterEvent) -> None:
         if isinstance(event, PlaceChanged):
@@ -356,7 +389,7 @@ class Meter:
 
 def _agent(
     settings: Settings, key: AuthenticationKey, peer: Peer | None, storage: Storage, host: Host
-) -> tuple[Agent, SensorKeeper | None, Fittings, Oversight]:
+) -> tuple[Agent, SensorKeeper | None, Fittings, Oversight, HomeNetwork | None]:
     meter = settings.meter.eui64
     offset_min = settings.meter.standard_offset_min
     # A replay's shift is fixed once: after a restart its days must stay where they were.
@@ -397,7 +430,7 @@ def _agent(
         offset_min=offset_min,
         register_start=register_start,
         interval_s=interval_s,
-        supply=None if metrology.is_live else MadeUpSupply(source),
+        supply=MadeUpSupply(source) if driver is None else driver.sensor.supply,
     )
     sensor: SensorKeeper | None = None
     if driver is not None:
@@ -429,6 +462,16 @@ def _agent(
         sources=oversight.sources,
         pins=pins,
     )
+    home_parts: tuple[Part, ...] = ()
+    home: HomeNetwork | None = None
+    if settings.home is not None:
+        from meterd.home.making import make_home
+
+        home, home_parts = make_home(
+            settings.home, storage, clock, log=oversight.events.log, dice=host.dice
+        )
+    attempts = NetworkAttempts(log=oversight.events.log)
+    download = Download(log=oversight.events.log)
     schedule = settings.schedule
     agent = Agent(
         meter=meter,
@@ -450,6 +493,9 @@ def _agent(
         parts=(
             *oversight.parts,
             *fittings.parts,
+            *home_parts,
+            attempts,
+            download,
             *programme_parts(
                 storage,
                 recorder,
@@ -466,7 +512,9 @@ def _agent(
         log=oversight.events.log,
         self_test=lambda now: oversight.diagnosis.look(Occasion.DEMAND, now=now),
     )
-    return agent, sensor, fittings, oversight
+    attempts.watch(lambda: agent.refused)
+    download.serve(snapshot_of(agent, fittings, storage, offset_min=offset_min).parts)
+    return agent, sensor, fittings, oversight, home
 
 
 def load_settings(path: Path) -> Settings:

@@ -30,9 +30,8 @@ from amistack.model.history import (
 from amistack.model.resources import HISTORY, READ
 from meterd.clock import MeterClock
 from meterd.happenings import AgentEvent, ReadAnswered
-from meterd.parts import Resource, refused, unfit
+from meterd.parts import Log, Resource, refused, unfit
 from meterd.recorder import Recorder
-from meterd.schedules.book import Log
 from meterd.storage import Storage
 
 LOG_FITS_IN: Final = 3_500

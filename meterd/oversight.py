@@ -39,6 +39,7 @@ from meterd.diagnosis.program import program_of
 from meterd.events import EventLog, EventSources
 from meterd.events.following import follow
 from meterd.events.intervals import IntervalWatch
+from meterd.events.thresholds import ThresholdTable
 from meterd.happenings import AgentEvent, ReadSent, Registered, Reported
 from meterd.metrology import Source
 from meterd.parts import Part, Voice
@@ -79,10 +80,8 @@ class Oversight:
         self._heard: float | None = None
         self.events: Final = EventLog(storage, clock, meter=meter, dice=dice, now=now)
         log = self.events.log
-        self.sources: Final = EventSources(log)
-        running = recorder.shelf.of_day(recorder.day_of(clock.utc(now))).programme
-        if running.thresholds:
-            self.sources.set_thresholds(running.thresholds)
+        self._thresholds: Final = ThresholdTable(storage)
+        self.sources: Final = EventSources(log, thresholds=self._thresholds.thresholds)
         marks = ClockMarks(storage)
         marks.drop_before(clock.utc(now) - MARKS_KEPT_S)
         recorder.mark = marks.mark
@@ -141,6 +140,7 @@ class Oversight:
     def follow_programme(self, programme: Programme, now: float) -> None:
         """Watch and tell as a programme says from now on. Raises StoreError."""
         if programme.thresholds:
+            self._thresholds.keep(programme.thresholds)
             self.sources.set_thresholds(programme.thresholds)
         if programme.events and programme.events != self.events.rules.rules:
             self.events.take_rules(EventRules(programme.version, programme.events), now=now)

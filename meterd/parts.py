@@ -4,8 +4,8 @@ A part is a machine without I/O. The agent carries its conversation: it dispatch
 asks for to the part's resources, wakes it, and, if the part has something to say, sends that when
 its turn comes.
 
-Gives   the shape of a part (`Part`), of a path that can be asked for (`Resource`), and of a part
-        that speaks by itself (`Voice`)
+Gives   the shape of a part (`Part`), of a path that can be asked for (`Resource`), of a part that
+        speaks by itself (`Voice`), and of the log that they write to (`Log`)
 Never   lets a part see a socket, a session or another part's tables
 """
 
@@ -18,10 +18,19 @@ from typing import Final, NamedTuple, Protocol
 from amistack.coap.codes import Code
 from amistack.coap.link_format import Link
 from amistack.coap.message import Message
-from amistack.model import CONTENT_FORMAT_V1
+from amistack.model import CONTENT_FORMAT_V1, EndDeviceEventType
 
 REASON_SIZE_MAX: Final = 64
 """Octets of a refusal's reason in an answer."""
+
+
+class Log(Protocol):
+    """Where events are put on record; durable when it returns. Raises StoreError."""
+
+    def __call__(
+        self, event: EndDeviceEventType, detail: str | None = None, *, now: float
+    ) -> object:
+        """Put an event on record, as it happened at `now`."""
 
 
 class Resource(Protocol):

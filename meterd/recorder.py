@@ -19,6 +19,7 @@ from typing import Final
 
 from amistack.errors import ConfigError
 from amistack.model import Channel, EndDeviceEventType, IntervalBlock, LogEntry
+from amistack.model.event_catalogue import DEMAND_RESET
 from amistack.model.programme import DemandRules
 from amistack.model.programme_check import INTERVALS_PER_REPORT_MAX
 from meterd.metrology import LiveSource, Source
@@ -26,7 +27,7 @@ from meterd.metrology.supply import Supply
 from meterd.programme.fit import Abilities, misfits
 from meterd.programme.shelf import FIRST_CHANNEL_SET, Shelf, Shelved
 from meterd.recording.days import DayRecorder
-from meterd.recording.demand import DEMAND_RESET, DemandRegister
+from meterd.recording.demand import DemandRegister
 from meterd.recording.measuring import Metering
 from meterd.recording.plan import default_programme
 from meterd.storage import Storage

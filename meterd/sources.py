@@ -49,6 +49,7 @@ SOURCES: Final = (
         (
             'device = "/dev/ttyUSB0"',
             "received = true          # a second channel, for what flows back",
+            "# voltage = true         # it shows the voltage, for programmes that record it",
             "# baud_rate = 9600       # before DSMR 4, together with the next",
             "# check_sum = false      # before DSMR 4: its telegrams have none",
             '# meter = "4530303434"   # take no telegram of another meter',
@@ -74,6 +75,7 @@ SOURCES: Final = (
             'address = "192.0.2.20:502"',
             '# device = "/dev/ttyUSB0"  # instead of address; baud_rate = 9600',
             "unit_id = 1",
+            "# reactive = true        # with voltage = true: for programmes that record them",
             'model = "sdm630"         # or sdm120; or name the registers instead:',
             "# delivered_register = 72",
             '# register_words = "float32"',

@@ -5,11 +5,12 @@ Never   touches the disk, or what is secret
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from amistack.identifiers import format_eui64
 from meterd.agent import (
@@ -27,6 +28,8 @@ from meterd.agent import (
 from meterd.journal import Journal
 
 if TYPE_CHECKING:
+    from amistack.model.control import SwitchState
+    from meterd.meshing.status import MeshStatus
     from meterd.sensor import SensorStatus
 
 STALL_S: Final = 30.0
@@ -34,6 +37,42 @@ STALL_S: Final = 30.0
 REASON_SIZE_MAX: Final = 200
 NAMES_MAX: Final = 200
 """Counters shown of each kind; there are some dozens."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchStatus:
+    """The switch, in the words of its protocol: where it was told to be, and what is measured.
+
+    `position` holds since `since`, UTC seconds; `outcome` is what the metrology said of the last
+    move, `current` and `load_side` what it sees now. `newest` is the last sequence number that a
+    command has used up. A load limit goes from `limit_from` to `limit_until`, None for none;
+    `closes` is how often it has closed in its present window.
+    """
+
+    position: str
+    since: int
+    outcome: str
+    current: str
+    load_side: str
+    newest: int
+    limit_from: int | None
+    limit_until: int | None
+    closes: int
+
+    @classmethod
+    def of(cls, state: SwitchState) -> SwitchStatus:
+        """What that state is for people."""
+        return cls(
+            position=_word(state.position),
+            since=state.since_s,
+            outcome=_word(state.outcome),
+            current=_word(state.current),
+            load_side=_word(state.load_side),
+            newest=state.newest,
+            limit_from=None if state.limit is None else state.limit.starts_s,
+            limit_until=None if state.limit is None else state.limit.ends_s,
+            closes=state.closes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +113,10 @@ class MeterStatus:
     link: dict[str, int]
     sensor: SensorStatus | None = None
     """The real meter behind it, if there is one."""
+    switch: SwitchStatus | None = None
+    """Its switch, if it has one."""
+    mesh: MeshStatus | None = None
+    """Its place in the mesh, if that carries it."""
 
     def to_json(self) -> str:
         """One line."""
@@ -115,9 +158,16 @@ class Lately:
         return self._failure[0]
 
 
-def stall_of(agent: Agent, *, now: float) -> str | None:
-    """Why this meter's work stands still: something has been due for more than STALL_S."""
-    due = agent.next_timer()
+class Timed(Protocol):
+    """What has work that falls due: a machine."""
+
+    def next_timer(self) -> float | None:
+        """When."""
+
+
+def stall_of(machine: Timed, *, now: float) -> str | None:
+    """Why its work stands still: something has been due for more than STALL_S."""
+    due = machine.next_timer()
     if due is None or now - due <= STALL_S:
         return None
     return f"what was due {now - due:.0f} s ago is not done"
@@ -133,6 +183,8 @@ def status_of(
     journal: Journal,
     link: dict[str, int],
     sensor: SensorStatus | None = None,
+    switch: SwitchStatus | None = None,
+    mesh: MeshStatus | None = None,
     more: Mapping[str, int] | None = None,
 ) -> MeterStatus:
     """How that meter is at `now`, monotonic seconds as the agent counts them, like `started`."""
@@ -167,7 +219,13 @@ def status_of(
         refused=_some(agent.refused),
         link=_some(link),
         sensor=sensor,
+        switch=switch,
+        mesh=mesh,
     )
+
+
+def _word(one: enum.Enum) -> str:
+    return one.name.lower().replace("_", " ")
 
 
 def _whole(seconds: float | None) -> int | None:

@@ -11,11 +11,12 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from amistack.errors import ConfigError
 from meterd.provision import CONFIG_FILE
 
 if TYPE_CHECKING:
@@ -24,14 +25,22 @@ if TYPE_CHECKING:
 Told = Mapping[str, Any]
 """A MeterStatus as JSON gives it back; Any, because JSON is."""
 
+COLLECTOR_FILE: Final = "collector.toml"
 SHOWN_MAX: Final = 20
 """Hindered meters of a street that are named; the others are counted."""
 
 
 def add_status_command(commands: Commands) -> None:
     """`meterd status`."""
-    status = commands.add_parser("status", help="show how the running meter is")
-    status.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="settings file")
+    status = commands.add_parser("status", help="show how the running meter, or collector, is")
+    status.add_argument(
+        "--role", choices=("meter", "collector"), default="meter", help="what it is (meter)"
+    )
+    status.add_argument(
+        "--config",
+        type=Path,
+        help=f"settings file (default: {CONFIG_FILE}, of a collector {COLLECTOR_FILE})",
+    )
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=_status)
 
@@ -45,13 +54,24 @@ def add_street_status_command(commands: Commands) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from meterd.daemon import load_settings
+    is_collector = options.role == "collector"
+    words: Callable[[Told], str]
+    if is_collector:
+        from meterd.meshing import collector
 
-    folder = load_settings(options.config).meter.storage
-    meters = _ask(folder)
-    for meter in meters:
-        sys.stdout.write(f"{json.dumps(meter) if options.json else show(meter)}\n")
-    return _code(meters)
+        settings = collector.load_settings(options.config or Path(COLLECTOR_FILE))
+        folder, words = settings.collector.storage, show_collector
+    else:
+        from meterd.daemon import load_settings
+
+        folder = load_settings(options.config or Path(CONFIG_FILE)).meter.storage
+        words = show
+    told = _ask(folder)
+    if any(("collector" in one) != is_collector for one in told):
+        raise ConfigError(f"{folder} is not that of a {options.role}: see --role")
+    for one in told:
+        sys.stdout.write(f"{json.dumps(one) if options.json else words(one)}\n")
+    return _code(told)
 
 
 def _street_status(options: argparse.Namespace) -> int:
@@ -77,7 +97,8 @@ def _ask(folder: Path) -> list[Told]:
 def _code(meters: Sequence[Told]) -> int:
     still = [meter for meter in meters if meter["stall"] is not None]
     for meter in still[:SHOWN_MAX]:
-        sys.stderr.write(f"meterd: {meter['meter']} stands still: {meter['stall']}\n")
+        name = meter.get("meter") or meter["collector"]
+        sys.stderr.write(f"meterd: {name} stands still: {meter['stall']}\n")
     return 1 if still else 0
 
 
@@ -95,18 +116,47 @@ def show(meter: Told) -> str:
         ("clock", _clock(meter)),
         ("storage", _storage(meter)),
     ]
-    if meter.get("sensor") is not None:
-        rows.append(("sensor", _sensor(meter["sensor"])))
+    for name, words in (("sensor", _sensor), ("switch", _switch), ("mesh", _mesh)):
+        if meter.get(name) is not None:
+            rows.append((name, words(meter[name])))
     if meter["hindrance"] is not None:
         rows.append(("hindered", f"{meter['hindrance']}; again {_time(meter['hindered_until'])}"))
     if meter["stall"] is not None:
         rows.append(("STANDS STILL", meter["stall"]))
     for title, kind in (("counted", "counters"), ("refused", "refused"), ("link", "link")):
-        rows += [
-            (title if place == 0 else "", f"{name}: {count}")
-            for place, (name, count) in enumerate(meter[kind].items())
-        ]
+        rows += _counted(title, meter[kind])
+    return _table(rows)
+
+
+def show_collector(collector: Told) -> str:
+    """A collector for the eye."""
+    rows = [
+        ("collector", collector["collector"]),
+        ("started", _time(collector["started_at"])),
+        (
+            "area",
+            f"{collector['area']}, DODAG {collector['dodag']}, version {collector['version']}",
+        ),
+        ("head-end", collector["head_end"]),
+        ("backhaul", _backhaul(collector)),
+        ("routes", f"{collector['routes']}; {collector['neighbours']} neighbours"),
+        *_children(collector["children"]),
+    ]
+    if collector["stall"] is not None:
+        rows.append(("STANDS STILL", collector["stall"]))
+    rows += _counted("counted", collector["counters"])
+    return _table(rows)
+
+
+def _table(rows: Sequence[tuple[str, object]]) -> str:
     return "\n".join(f"{name:<15} {_line(str(text))}" for name, text in rows)
+
+
+def _counted(title: str, counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    return [
+        (title if place == 0 else "", f"{name}: {count}")
+        for place, (name, count) in enumerate(counts.items())
+    ]
 
 
 def show_street(meters: Sequence[Told]) -> str:
@@ -173,6 +223,43 @@ def _sensor(sensor: Told) -> str:
     if sensor["is_there"]:
         return f"{told}; the last {_time(sensor['last_reading_at'])}"
     return f"NOT THERE: {sensor['trouble']}; {told}"
+
+
+def _switch(switch: Told) -> str:
+    told = f"{switch['position']} since {_time(switch['since'])}"
+    if switch["outcome"] != "none":
+        told += f", {switch['outcome']}"
+    told += f"; current {switch['current']}, load side {switch['load_side']}"
+    if switch["limit_from"] is not None:
+        told += f"; load limit from {_time(switch['limit_from'])} to {_time(switch['limit_until'])}"
+        told += f", closed {switch['closes']} times"
+    return told
+
+
+def _mesh(mesh: Told) -> str:
+    if mesh["parent"] is None:
+        return f"node {mesh['short']}, no parent ({mesh['state']})"
+    hops = "hops not known" if mesh["hops"] is None else f"{mesh['hops']} hops"
+    told = (
+        f"node {mesh['short']}, parent {mesh['parent']} ({mesh['parent_node']}), one of "
+        f"{mesh['parents']}; rank {mesh['rank']}, {hops}"
+    )
+    return told if mesh["is_grounded"] else f"{told}; NO WAY to the head-end beyond the collector"
+
+
+def _backhaul(collector: Told) -> str:
+    told = f"{collector['backhaul']} since {_time(collector['backhaul_since'])}"
+    if collector["backhaul"] != "up" and collector["answer"] is not None:
+        told += f", the head-end said: {collector['answer']}"
+    if collector["epoch"]:
+        told += f"; lease {collector['epoch']}"
+    return f"{told}; {collector['held']} messages wait" if collector["held"] else told
+
+
+def _children(children: Sequence[Told]) -> list[tuple[str, str]]:
+    named = [f"{one['short']} ({one['node'] or 'not heard'})" for one in children]
+    rows = [("children" if place == 0 else "", name) for place, name in enumerate(named)]
+    return rows[:SHOWN_MAX] or [("children", "none")]
 
 
 def _line(text: str) -> str:

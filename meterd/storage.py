@@ -41,6 +41,7 @@ MESSAGE: Final = "message"
 ROUTE: Final = "route"
 DENIED: Final = "denied"
 CLOCK_MARK: Final = "clock mark"
+HOME: Final = "home"
 THE_ONE: Final = 1
 
 LOST: Final = "octets lost"
@@ -63,8 +64,11 @@ _KINDS: Final[Mapping[str, tuple[_Kind, _Kind]]] = {
     ROUTE: (int, Sequence),
     CLOCK_MARK: (int, Sequence),
     DENIED: (str, int),
+    HOME: (str, Sequence),
 }
 """Of what kind a table's keys and values are."""
+TABLES: Final = tuple(_KINDS)
+"""The names of all tables."""
 _COLUMNS: Final[Mapping[str, tuple[_Kind, ...]]] = {
     DAY: (int, int, int, bytes, bytes),  # opening, advance, count, packed, missing
     LOG: (int, str, (str, NoneType), bool, bool),  # at, event, detail, is doubtful, is settled
@@ -77,6 +81,7 @@ _COLUMNS: Final[Mapping[str, tuple[_Kind, ...]]] = {
     SWITCH: (int, int, int, int, int, int, bytes, bytes, bytes),  # as SwitchRow
     MESSAGE: (bytes, int, int),  # message, state, since
     CLOCK_MARK: (int, int),  # end, flags
+    HOME: (bytes, bool, int, int),  # subscription, is fixed, state, since
     ROUTE: (bytes, int, int),  # parents, path sequence, UTC at which it ends
 }
 

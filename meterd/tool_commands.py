@@ -11,13 +11,13 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from amistack.errors import ConfigError, LinkError
 
 if TYPE_CHECKING:
+    from amistack.coap.message import Message
     from amistack.model.dump import DumpPart
     from meterd.local.client import ToolClient, Where
 
@@ -29,15 +29,18 @@ PROGRAMME_SIZE_MAX: Final = 65_535
 
 
 def add_tool_command(commands: Commands) -> None:
-    """`meterd tool key`, `read`, `dump`, `program`, `show`."""
+    """`meterd tool key`, `read`, `test`, `dump`, `program`, `show`."""
     tool = commands.add_parser("tool", help="a field tool at a meter's local port")
     tools = tool.add_subparsers(required=True, metavar="COMMAND")
     key = tools.add_parser("key", help="print this tool's public key; makes one if there is none")
     _add_key(key)
     key.set_defaults(run=_key)
-    read = tools.add_parser("read", help="read the registers")
+    read = tools.add_parser("read", help="read registers, demand, voltage, power factor")
     _add_meter(read)
     read.set_defaults(run=lambda options: asyncio.run(_read(options)))
+    test = tools.add_parser("test", help="have the meter look at itself; 1 if anything failed")
+    _add_meter(test)
+    test.set_defaults(run=lambda options: asyncio.run(_test(options)))
     dump = tools.add_parser("dump", help="take all that the meter holds into a file")
     dump.add_argument("file", type=Path)
     _add_meter(dump)
@@ -78,22 +81,44 @@ def _key(options: argparse.Namespace) -> int:
 async def _read(options: argparse.Namespace) -> int:
     from amistack.coap.codes import Code
     from amistack.coap.message import Message
-    from amistack.model import CONTENT_FORMAT_V1, ReadAnswer, ReadParts, ReadRequest
-    from amistack.model.resources import READ
+    from amistack.model import ReadAnswer, ReadParts, ReadRequest
+    from amistack.model.programme_state import ProgrammeState
+    from amistack.model.registers import RegistersAnswer
+    from amistack.model.resources import PROGRAMME, READ, REGISTERS
+    from meterd.local.reading import read_lines
 
     async def read(client: ToolClient) -> None:
-        request = ReadRequest(b"meterd tool", ReadParts.REGISTERS)
-        answer = await client.ask(
-            Message.request(
-                Code.FETCH, READ, payload=request.encode(), content_format=CONTENT_FORMAT_V1
-            )
-        )
-        told = ReadAnswer.decode(answer.payload)
-        sys.stdout.write(f"{_time(told.clock.utc_s)} clock {told.clock.state.name.lower()}\n")
-        for channel, register in told.registers:
-            sys.stdout.write(f"channel {channel:<3} {register}\n")
+        parts = ReadParts.REGISTERS | ReadParts.INTERVALS
+        request = ReadRequest(b"meterd tool", parts)
+        told = ReadAnswer.decode((await client.ask(_fetch(READ, request.encode()))).payload)
+        answer = await client.ask(Message.request(Code.GET, REGISTERS))
+        state = await client.ask(Message.request(Code.GET, PROGRAMME))
+        offset_min = ProgrammeState.decode(state.payload).programme.standard_offset_min
+        registers = RegistersAnswer.decode(answer.payload)
+        for line in read_lines(told, registers, offset_min=offset_min):
+            sys.stdout.write(f"{line}\n")
 
     return await _at_meter(options, read)
+
+
+async def _test(options: argparse.Namespace) -> int:
+    from amistack.model.history import HistoryAnswer, HistoryParts, HistoryRequest
+    from amistack.model.resources import HISTORY
+    from meterd.local.reading import test_lines
+
+    failed: list[str] = []
+
+    async def look(client: ToolClient) -> None:
+        request = HistoryRequest(b"meterd tool", HistoryParts.SELF_TEST)
+        told = HistoryAnswer.decode((await client.ask(_fetch(HISTORY, request.encode()))).payload)
+        if told.diagnosis is None:
+            raise LinkError("the meter made no self-test")
+        failed.extend(one.check.name for one in told.diagnosis.failed)
+        for line in test_lines(told.diagnosis):
+            sys.stdout.write(f"{line}\n")
+
+    code = await _at_meter(options, look)
+    return 1 if failed else code
 
 
 async def _dump(options: argparse.Namespace) -> int:
@@ -114,6 +139,7 @@ async def _program(options: argparse.Namespace) -> int:
     from amistack.model.programme_state import ProgrammeRefusal, ProgrammeStamp
     from amistack.model.resources import PROGRAMME
     from meterd.local.client import said_by
+    from meterd.local.reading import time
 
     try:
         octets = options.file.read_bytes()
@@ -133,7 +159,7 @@ async def _program(options: argparse.Namespace) -> int:
         if answer.code != Code.CHANGED:
             raise LinkError(f"the meter says {said_by(answer)}")
         stamp = ProgrammeStamp.decode(answer.payload)
-        sys.stdout.write(f"version {stamp.version}, in force from {_time(stamp.since)} on\n")
+        sys.stdout.write(f"version {stamp.version}, in force from {time(stamp.since)} on\n")
 
     return await _at_meter(options, program)
 
@@ -189,5 +215,9 @@ def _where(options: argparse.Namespace) -> Where:
     return Where(host_and_port=address)
 
 
-def _time(utc_s: int) -> str:
-    return datetime.fromtimestamp(utc_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+def _fetch(path: str, payload: bytes) -> Message:
+    from amistack.coap.codes import Code
+    from amistack.coap.message import Message
+    from amistack.model import CONTENT_FORMAT_V1
+
+    return Message.request(Code.FETCH, path, payload=payload, content_format=CONTENT_FORMAT_V1)

@@ -1,8 +1,8 @@
-"""All that a meter holds, for a field tool at its local port: parts, in pages.
+"""All that a meter holds, for a field tool at its local port or the head-end: parts, in pages.
 
 A part is what a path of the meter or of the head-end would carry, under that path's name: a read of
 the registers, a daily report for each day, the switch's state. Its payload is that message of the
-model, whole. Log entries, which no path carries by themselves, have a message of their own.
+model, whole. What no path carries by itself has a message of its own, in `amistack.model.holdings`.
 
 Spec    docs/protocol/model.md, "Dump"
 Raises  `ModelError`, and nothing else, from every decoder
@@ -19,7 +19,6 @@ from typing import Final
 
 from amistack.errors import ModelError
 from amistack.model import wire
-from amistack.model.events import LogEntry
 
 PATH_SIZE_MAX: Final = 16
 PART_SIZE_MAX: Final = 32_768
@@ -28,9 +27,6 @@ PAGE_SIZE_MAX: Final = 49_152
 PACKED_SIZE_MAX: Final = PAGE_SIZE_MAX + 512
 """What cannot be deflated grows by some octets in ten thousand."""
 PAGE_COUNT_MAX: Final = 64
-LOG: Final = "log"
-"""The path of a part with log entries."""
-LOG_ENTRY_COUNT_MAX: Final = 512
 DEFLATE_LEVEL: Final = 6
 
 
@@ -44,32 +40,6 @@ class DumpPart:
     def __post_init__(self) -> None:
         wire.text(self.path, 1, PATH_SIZE_MAX, "path")
         wire.octets(self.payload, 1, PART_SIZE_MAX, "part")
-
-
-@dataclass(frozen=True, slots=True)
-class LogBatch:
-    """Log entries, by sequence: those that were reported as well."""
-
-    entries: tuple[LogEntry, ...]
-
-    def __post_init__(self) -> None:
-        wire.array(self.entries, 1, LOG_ENTRY_COUNT_MAX, "entries")
-
-    def encode(self) -> bytes:
-        """The batch's one encoding; times are from that of the first entry on."""
-        base_s = self.entries[0].at
-        return wire.dump([base_s, [entry.to_tree(base_s) for entry in self.entries]])
-
-    @classmethod
-    def decode(cls, data: bytes) -> LogBatch:
-        """The batch that `data` is the encoding of."""
-        base, entries = wire.array(wire.load(data), 2, 2, "log batch")
-        base_s = wire.integer(base, 0, wire.UTC_S_MAX, "time of the first entry")
-        items = wire.array(entries, 1, LOG_ENTRY_COUNT_MAX, "entries")
-        found = tuple(LogEntry.from_tree(item, base_s) for item in items)
-        if found[0].at != base_s:
-            raise ModelError("not deterministic", "times are not from that of the first entry on")
-        return cls(found)
 
 
 @dataclass(frozen=True, slots=True)

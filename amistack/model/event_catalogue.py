@@ -68,6 +68,7 @@ VOLTAGE_LOW: Final = _E(3, 26, 38, 150)  # Power, Voltage, MinLimitReached
 VOLTAGE_LOW_CLEARED: Final = _E(3, 26, 38, 37)  # Power, Voltage, Normal
 DEMAND_EXCEEDED: Final = _E(3, 8, 261, 139)  # Demand, Threshold, Exceeded
 DEMAND_NORMAL: Final = _E(3, 8, 261, 37)  # Demand, Threshold, Normal
+DEMAND_RESET: Final = _E(3, 8, 0, 215)  # Demand, n/a, ResetOccurred
 FLOW_REVERSED: Final = _E(3, 21, 93, 219)  # Metrology, Rotation, Reversed
 FLOW_NORMAL: Final = _E(3, 21, 93, 37)  # Metrology, Rotation, Normal
 MEASUREMENT_FAILED: Final = _E(3, 21, 67, 79)  # Metrology, Measurement, Error
@@ -97,6 +98,10 @@ CLOCK_OUT_OF_STEP: Final = _E(3, 36, 114, 93)  # Clock, Time, MaxLimitReached
 CLOCK_IN_STEP: Final = _E(3, 36, 114, 73)  # Clock, Time, MaxLimitReachedCleared
 CLOCK_SYNC_FAILED: Final = _E(3, 36, 116, 85)  # Clock, TimeSync, Failed
 CLOCK_LOST: Final = _E(3, 36, 114, 47)  # Clock, Time, LossDetected
+DEVICE_SILENT: Final = _E(12, 1, 0, 85)  # PANDevice, Communication, n/a, Failed
+DEVICE_ANSWERS: Final = _E(12, 1, 0, 49)  # PANDevice, Communication, n/a, Re-established
+DEVICE_SUBSCRIBED: Final = _E(12, 10, 0, 50)  # PANDevice, Pairing, n/a, Registered
+DEVICE_UNSUBSCRIBED: Final = _E(12, 10, 0, 212)  # PANDevice, Pairing, n/a, Removed
 EVENTS_SUPPRESSED: Final = _E(3, 17, 44, 177)  # Logs, EventLog, Overflow
 
 _SAFETY, _SERVICE, _BILLING, _CUSTOMER, _INFORMATION = Importance
@@ -154,6 +159,7 @@ CATALOGUE: Final[Mapping[EndDeviceEventType, EventKind]] = {
     events.COLD_STARTED: EventKind("started for the first time"),
     DEMAND_EXCEEDED: EventKind("demand above the threshold", _CUSTOMER),
     DEMAND_NORMAL: EventKind("demand below the threshold again", _CUSTOMER),
+    DEMAND_RESET: EventKind("demand reset", _BILLING),
     BATTERY_LOW: EventKind("battery low"),
     BATTERY_NORMAL: EventKind("battery normal again"),
     COMMUNICATION_FAILED: EventKind("communication failed"),
@@ -169,6 +175,10 @@ CATALOGUE: Final[Mapping[EndDeviceEventType, EventKind]] = {
     SELF_TEST_FAILED: EventKind("self-test failed"),
     STORAGE_FULL: EventKind("storage almost full"),
     events.LOG_ALMOST_FULL: EventKind("log almost full"),
+    DEVICE_SILENT: EventKind("home device does not answer", _CUSTOMER, _AT_ONCE),
+    DEVICE_ANSWERS: EventKind("home device answers again", _CUSTOMER, _AT_ONCE),
+    DEVICE_SUBSCRIBED: EventKind("home device subscribed"),
+    DEVICE_UNSUBSCRIBED: EventKind("home device no longer subscribed"),
     EVENTS_SUPPRESSED: EventKind("events suppressed"),
 }
 

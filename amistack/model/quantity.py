@@ -5,13 +5,14 @@ of the register. What stands (voltage, power) is averaged: an interval's value i
 register is the running sum of those values, so that the same check holds for both.
 
 Spec    docs/protocol/model.md, "Programme"; IEC 61968-9 Annex C
-Gives   the two ReadingTypes of a quantity and tariff, and the quantity of a ReadingType
-Raises  `ModelError` from `measured` on a ReadingType that is of none
+Gives   the two ReadingTypes of a quantity and tariff, the quantity of a ReadingType; power factor
+Raises  `ModelError` from `measured` and `registered` on a ReadingType that is of none
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -103,6 +104,26 @@ def measured(reading_type: ReadingType, interval_s: int) -> Measured:
         ):
             return one
     raise ModelError("unknown reading type", f"{reading_type} of {interval_s} s")
+
+
+def registered(reading_type: ReadingType) -> Measured:
+    """What a register with this ReadingType shows. Raises ModelError."""
+    for quantity in Quantity:
+        one = Measured(quantity, reading_type.tou)
+        if one.register_type == reading_type and (
+            not one.tier or (quantity.has_tiers and one.tier <= TIER_MAX)
+        ):
+            return one
+    raise ModelError("unknown reading type", f"{reading_type} of a register")
+
+
+def power_factor(active: int, reactive: int) -> float | None:
+    """The power factor, 0 to 1, of active (Wh) and reactive energy (varh) of the same time.
+
+    That of the fundamental alone: |P| / sqrt(P² + Q²). None where nothing flowed.
+    """
+    apparent = math.hypot(active, reactive)
+    return abs(active) / apparent if apparent else None
 
 
 _VOLTAGE: Final = ReadingType(

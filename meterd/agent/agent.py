@@ -78,9 +78,8 @@ from meterd.happenings import (
     StorageFailed,
 )
 from meterd.on_demand import SelfTest
-from meterd.parts import Part, Urgency, Voice
+from meterd.parts import Log, Part, Urgency, Voice
 from meterd.recorder import Recorder
-from meterd.schedules.book import Log
 from meterd.schedules.daily import Schedule
 from meterd.storage import Storage
 from meterd.trust import TrustKeeper
@@ -150,6 +149,7 @@ class Agent(Standing):
             dice=dice,
             links=self._answering.links,
             is_responder=False,
+            hop_count_of=lambda _: self.hop_count,
         )
         self._session = SessionKeeper(
             self._stack, storage, self._trusted, self._head_end_name, dice
@@ -157,6 +157,8 @@ class Agent(Standing):
         self.stage = Stage.SECURING
         self._turns = Turns(self._parts.voices)
         self._uplink = Uplink(self._stack, self._head_end_name)
+        self.hop_count: int | None = None
+        """How many hops of a mesh the head-end is away, as whoever carries the datagrams says."""
         self._is_started = False
         self._is_securing = False
         self._is_hindered = False

@@ -18,9 +18,9 @@ from meterd.backoff import Backoff
 from meterd.clock import MeterClock
 from meterd.happenings import AgentEvent
 from meterd.on_demand import OnDemand, SelfTest
-from meterd.parts import Part, Resource, Voice
+from meterd.parts import Log, Part, Resource, Voice
 from meterd.recorder import Recorder
-from meterd.schedules.book import Log, ScheduleBook
+from meterd.schedules.book import ScheduleBook
 from meterd.schedules.daily import DailyReports, Schedule
 from meterd.schedules.reads import ScheduledReads
 from meterd.storage import Storage

@@ -5,6 +5,7 @@ Spec    docs/protocol/model.md, "Registration"
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from amistack.coap.codes import Code
@@ -12,6 +13,7 @@ from amistack.coap.message import Message
 from amistack.identifiers import Eui64
 from amistack.model import (
     CONTENT_FORMAT_V1,
+    Channel,
     Registration,
     RegistrationAcknowledgement,
     RegistrationReason,
@@ -19,11 +21,29 @@ from amistack.model import (
 from amistack.model.events import REGISTERED
 from amistack.model.resources import REGISTRATION
 from meterd.clock import MeterClock
+from meterd.parts import Log
 from meterd.recorder import Recorder
-from meterd.schedules.book import Log
+from meterd.schedules.daily import take_time
 
 SOFTWARE: Final = "amistack meterd 0.1"
 MODEL_VERSIONS: Final = (1,)
+
+
+def registration(
+    meter: Eui64,
+    channel_set: int,
+    channels: Sequence[Channel],
+    *,
+    offset_min: int,
+    reason: RegistrationReason,
+) -> Message:
+    """The request that says who a meter is and what the channels of a set mean."""
+    said = Registration(
+        meter, MODEL_VERSIONS, SOFTWARE, channel_set, offset_min, tuple(channels), reason
+    )
+    return Message.request(
+        Code.POST, REGISTRATION, payload=said.encode(), content_format=CONTENT_FORMAT_V1
+    )
 
 
 class Registering:
@@ -47,32 +67,18 @@ class Registering:
 
     def word(self) -> Message:
         """The request."""
-        registration = Registration(
+        return registration(
             self._meter,
-            MODEL_VERSIONS,
-            SOFTWARE,
             self._recorder.channel_set,
-            self._offset_min,
             self._recorder.channels,
-            self.reason,
-        )
-        return Message.request(
-            Code.POST,
-            REGISTRATION,
-            payload=registration.encode(),
-            content_format=CONTENT_FORMAT_V1,
+            offset_min=self._offset_min,
+            reason=self.reason,
         )
 
     def take_answer(self, message: Message, *, sent: float, now: float) -> None:
         """It is acknowledged; that is logged. Raises ModelError if it is not, StoreError."""
         acknowledgement = RegistrationAcknowledgement.decode(message.payload)
-        if acknowledgement.received_ms:  # Else the head-end does not know the time itself.
-            self._clock.take_sample(
-                sent=sent,
-                got=now,
-                received_ms=acknowledgement.received_ms,
-                held_ms=acknowledgement.held_ms,
-            )
+        take_time(self._clock, acknowledgement, sent=sent, now=now)
         if self._log is not None:
             self._log(REGISTERED, None, now=now)
         else:

@@ -19,12 +19,12 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from amistack.coap.codes import Code
 from amistack.coap.message import Message
 from amistack.errors import StoreError
-from amistack.model import CONTENT_FORMAT_V1, EndDeviceEventType, Quality, TimeAnswer
+from amistack.model import CONTENT_FORMAT_V1, Quality, TimeAnswer
 from amistack.model.clock import ClockSetting, ClockStatus, Comparison
 from amistack.model.event_catalogue import (
     CLOCK_IN_STEP,
@@ -38,7 +38,7 @@ from meterd.clock.marks import ClockMarks
 from meterd.clock.meter_clock import SETTING_BOUND_MAX_S, MeterClock, Sample
 from meterd.clock.rules import CORRECT_BELOW_S, Judgement, fit_moment, free_moment, judge
 from meterd.clock.words import of_change, of_error
-from meterd.parts import Due, Resource, Urgency, granted, refused, unfit
+from meterd.parts import Due, Log, Resource, Urgency, granted, refused, unfit
 
 DAY_S: Final = 86_400
 VALIDATE_EVERY_S: Final = 20 * 3600.0
@@ -51,14 +51,6 @@ DOUBLINGS_MAX: Final = 8
 LATER_S: Final = 0.05
 """Seconds after a moment to wake: rounding must not wake this before it."""
 STORAGE_RETRY_S: Final = 60.0
-
-
-class Log(Protocol):
-    """Where events are put on record; durable when it returns."""
-
-    def __call__(
-        self, event: EndDeviceEventType, detail: str | None = None, *, now: float
-    ) -> object: ...
 
 
 class ClockKeeper:
@@ -336,16 +328,25 @@ class ClockKeeper:
         # First the entry: where it cannot be kept the clock stays as it is.
         with self._together():
             self._log(CLOCK_SET, of_change(old, old + by_s), now=now)
-            if self._marks is not None:
-                self._marks.end_doubt(old)
-                self._marks.add(old, old, Quality.CLOCK_ADJUSTED)
-                self._marks.add(old + by_s, old + by_s, Quality.CLOCK_ADJUSTED)
+            self._mark_move(old, old + by_s, now)
         self._clock.move(by_s, now=now)
         self._is_first_told = True
         self._jump_at = self._setting = None
         self._run_count = 0
         self.judgement = Judgement.IN_STEP
         self._tell_move(now)
+
+    def _mark_move(self, old: float, new: float, now: float) -> None:
+        if self._marks is None:
+            return
+        if self._clock.is_set:
+            self._marks.end_doubt(old)
+            self._marks.add(old, old, Quality.CLOCK_ADJUSTED)
+        else:
+            # What it showed meant nothing: it ends no doubt, and is in no interval.
+            self._marks.end_doubt(new)
+            self._marks.add(new - (now - self._born), new, Quality.TIME_DOUBTFUL)
+        self._marks.add(new, new, Quality.CLOCK_ADJUSTED)
 
     def _together(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self._marks is None else self._marks.together()

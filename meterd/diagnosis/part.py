@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from amistack.coap.codes import Code
 from amistack.coap.message import Message
@@ -34,7 +34,7 @@ from amistack.model.events import DETAIL_SIZE_MAX
 from amistack.model.resources import DIAGNOSIS
 from meterd.clock import MeterClock
 from meterd.diagnosis.checks import Examine, failed
-from meterd.parts import Resource, granted, unfit
+from meterd.parts import Log, Resource, granted, unfit
 from meterd.storage import Storage
 
 HOUR_S: Final = 3600
@@ -67,14 +67,6 @@ EVENTS: Final[Mapping[Check, EndDeviceEventType]] = {
 
 
 KeptT = TypeVar("KeptT")
-
-
-class Log(Protocol):
-    """Where events are put on record; durable when it returns."""
-
-    def __call__(
-        self, event: EndDeviceEventType, detail: str | None = None, *, now: float
-    ) -> object: ...
 
 
 class SelfDiagnosis:

@@ -1,4 +1,4 @@
-"""What the intervals that end say of limits: demand, energy that flows back, voltage.
+"""What ends says of limits: intervals of energy that flows back and voltage, windows of demand.
 
 Limit   one look for each step that is recorded; what ended while nobody looked is not looked at
 """
@@ -32,19 +32,22 @@ class IntervalWatch:
         self._at = now
         self._seen: dict[int, tuple[int, int]] = {}
         """Of each channel the day and number of intervals that were looked at."""
+        self._window = 0
+        """The end of the demand window that was looked at last."""
 
     def resources(self) -> Sequence[Resource]:
         """None."""
         return ()
 
     def handle_timer(self, *, now: float) -> None:
-        """Look at the newest whole interval of each flow."""
+        """Look at the newest whole interval of each flow, and at the newest window of demand."""
         if now < self._at:
             return
         utc = self._clock.utc(now)
         self._at = max(self._clock.when(self._recorder.next_due(utc)), now) + LATER_S
         if not self._clock.is_set:
             return
+        self._look_at_demand(now)
         # The interval that ends with a day is that day's.
         day = self._recorder.day_of(utc - 2 * LATER_S)
         for block in self._recorder.block(day):
@@ -55,6 +58,13 @@ class IntervalWatch:
     def next_timer(self) -> float | None:
         """A moment after the running step."""
         return self._at
+
+    def _look_at_demand(self, now: float) -> None:
+        latest = self._recorder.demand.latest
+        if latest is None or self._recorder.demand_rules is None or latest[0] <= self._window:
+            return
+        self._window, watts = latest
+        self._sources.demand(watts, now=now)
 
     def _look(self, block: IntervalBlock, day: int, now: float) -> None:
         if not block.count:
@@ -69,7 +79,9 @@ class IntervalWatch:
 
     def _tell(self, what: Measured, value: int, interval_s: int, now: float) -> None:
         if what == Measured(Quantity.DELIVERED):
-            self._sources.demand(value * HOUR_S / interval_s, now=now)
+            # Where no rules say what demand is, it is the mean of an interval.
+            if self._recorder.demand_rules is None:
+                self._sources.demand(value * HOUR_S / interval_s, now=now)
         elif what == Measured(Quantity.RECEIVED):
             self._sources.received(value, now=now)
         elif what == Measured(Quantity.VOLTAGE):

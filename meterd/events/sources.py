@@ -12,7 +12,7 @@ Never   watches a value that no threshold was set for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from amistack.errors import StoreError
 from amistack.model import EndDeviceEventType
@@ -23,15 +23,12 @@ from amistack.model.events import (
     PRIMARY_POWER_RESTORED,
 )
 from amistack.model.programme import Threshold, ThresholdKind
+from meterd.events.thresholds import DEFAULT_THRESHOLDS
 from meterd.events.watch import Latch, Watch
+from meterd.parts import Log
 
 PHASES_MAX: Final = 3
 DECIVOLTS: Final = 10
-DEFAULT_THRESHOLDS: Final = (
-    Threshold(ThresholdKind.VOLTAGE_HIGH, 2530, hysteresis=23, hold_s=10),
-    Threshold(ThresholdKind.VOLTAGE_LOW, 2070, hysteresis=23, hold_s=10),
-)
-"""A tenth above and below 230 V, as EN 50160 has it, for ten seconds."""
 TEMPERATURE_MAX_C: Final = 85.0
 TEMPERATURE_HYSTERESIS_C: Final = 5.0
 BATTERY_MIN_V: Final = 2.7
@@ -41,14 +38,6 @@ _VOLTAGE: Final = {
     ThresholdKind.VOLTAGE_HIGH: (types.VOLTAGE_HIGH, types.VOLTAGE_HIGH_CLEARED, True),
     ThresholdKind.VOLTAGE_LOW: (types.VOLTAGE_LOW, types.VOLTAGE_LOW_CLEARED, False),
 }
-
-
-class Log(Protocol):
-    """Where events are put on record; durable when it returns."""
-
-    def __call__(
-        self, event: EndDeviceEventType, detail: str | None = None, *, now: float
-    ) -> object: ...
 
 
 class EventSources:

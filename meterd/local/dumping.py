@@ -12,10 +12,12 @@ from typing import Final
 
 from amistack.coap.codes import Code
 from amistack.coap.message import Message
+from amistack.model import EndDeviceEventType
 from amistack.model.dump import DumpPage, DumpPart, DumpRequest, pages_of
 from amistack.model.resources import DUMP
 from meterd.parts import granted, refused, unfit
 
+DUMPED: Final = EndDeviceEventType(3, 12, 202, 2)  # Security, ReadAccess, Accessed
 DUMP_S: Final = 300.0
 """Seconds after its last page was asked for."""
 
@@ -53,6 +55,11 @@ class DumpResource:
             return refused(Code.NOT_FOUND, "no such page, begin with 0")
         self._asked = now
         return granted(Code.CONTENT, self._pages[number].encode())
+
+    @property
+    def kept_until(self) -> float | None:
+        """Until when a snapshot is kept; None where there is none."""
+        return self._asked + DUMP_S if self._pages else None
 
     def forget(self) -> None:
         """Whoever asked has gone."""

@@ -13,7 +13,7 @@ from meterd.fittings import Fittings
 from meterd.local.gate import Gate
 from meterd.local.port import LocalPort
 from meterd.local.settings import LocalSettings
-from meterd.local.snapshot import Snapshot
+from meterd.local.snapshot import snapshot_of
 from meterd.storage import Storage
 
 
@@ -31,21 +31,13 @@ def make_local_port(
     log: structlog.typing.FilteringBoundLogger,
 ) -> LocalPort:
     """Not open yet. Raises ConfigError for a tool's key that is none."""
-    snapshot = Snapshot(
-        meter=agent.meter,
-        offset_min=offset_min,
-        storage=storage,
-        recorder=fittings.recorder,
-        clock=agent.clock,
-        mailbox=fittings.mailbox,
-        resources=agent.resources,
-    )
+    snapshot = snapshot_of(agent, fittings, storage, offset_min=offset_min)
     return LocalPort(
         settings,
         meter=agent.meter,
         key=key,
         resources=agent.resources,
-        take_dump=lambda now: snapshot.parts(now=now),
+        take_dump=snapshot.parts,
         gate=gate,
         on_access=fittings.sources.access,
         record=fittings.record,

@@ -22,16 +22,16 @@ from amistack.links.streams import KeptLink, StreamLink
 from amistack.links.tcp import TcpServer, open_tcp_server
 from amistack.model import EndDeviceEventType
 from amistack.model.dump import DumpPart
+from amistack.model.resources import DUMP
 from amistack.session.credentials import AuthenticationKey
-from meterd.local.dumping import DumpResource
+from meterd.local.dumping import DUMPED, DumpResource
 from meterd.local.framed import FramedStation
 from meterd.local.gate import Gate
 from meterd.local.settings import LocalSettings
 from meterd.local.station import LocalStation, OnAccess
-from meterd.local.tools import Authority, tools_of
+from meterd.local.tools import CHANGER, PROGRAMMER, READER, VIEWER, tools_of
 from meterd.parts import Resource
 
-DUMPED: Final = EndDeviceEventType(3, 12, 202, 2)  # Security, ReadAccess, Accessed
 DEFAULT_PORT: Final = 5690
 CONNECTION_COUNT_MAX: Final = 4
 RUN_MAX: Final = 2**32 - 1
@@ -62,9 +62,10 @@ class LocalPort:
         self._key = key
         self._tools = tools_of(
             {
-                Authority.LOOK: settings.viewers,
-                Authority.READ: settings.readers,
-                Authority.CHANGE: settings.programmers,
+                VIEWER: settings.viewers,
+                READER: settings.readers,
+                PROGRAMMER: settings.programmers,
+                CHANGER: settings.changers,
             }
         )
         self._resources = resources
@@ -129,7 +130,7 @@ class LocalPort:
         return LocalStation(
             key=self._key,
             tools=self._tools,
-            resources=[*self._resources, dump],
+            resources=[*(one for one in self._resources if one.path != DUMP), dump],
             gate=self._gate,
             on_access=self._note,
             on_answer=self._settle,
@@ -145,7 +146,7 @@ class LocalPort:
     def _note_dump(self, _: float) -> None:
         self._log.info("dump taken by a field tool")
         try:
-            self._record(DUMPED, None)
+            self._record(DUMPED, "field tool")
         except StoreError as error:
             self._log.error("log entry lost", event_type=str(DUMPED), reason=str(error))
 

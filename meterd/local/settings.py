@@ -29,6 +29,8 @@ class LocalSettings:
     """Public keys of tools that may only read, all that there is."""
     viewers: tuple[str, ...] = ()
     """Public keys of tools that may only read what is now: registers and states, no dump."""
+    changers: tuple[str, ...] = ()
+    """Public keys of tools that may change, and read nothing."""
     order: str = "shared"
     """Who goes first: `local`, `network`, or `shared` for both at once."""
 
@@ -39,5 +41,5 @@ class LocalSettings:
             raise ConfigError(f"local: order is {self.order!r}, expected {', '.join(ORDERS)}")
         if self.baud_rate < 1:
             raise ConfigError(f"local: baud_rate is {self.baud_rate}, expected such as {BAUD_RATE}")
-        if not (*self.programmers, *self.readers, *self.viewers):
+        if not (*self.programmers, *self.readers, *self.viewers, *self.changers):
             raise ConfigError("local: no tool may come in; name a key in programmers or readers")

@@ -184,7 +184,7 @@ class LocalStation:
             return _later(int(HOLD_S))
         self._gate.note_local(now)
         try:
-            if self._tools[request.identity].authority < _needed(message):
+            if _needed(message) not in self._tools[request.identity].authority:
                 self._refuse(f"tool {request.identity.hex()} may not do that", now)
                 return refused(Code.FORBIDDEN, "may not do that")
             return self._answering.answer(message, now=now)

@@ -20,12 +20,19 @@ TOOL_KID_SIZE: Final = 5
 """One more than a head-end's, and less than a meter's: nobody can be taken for another."""
 
 
-class Authority(enum.IntEnum):
-    """What a tool may do; each may do what those before it may."""
+class Authority(enum.Flag):
+    """What a tool may do."""
 
-    LOOK = 0  # registers, states
-    READ = 1  # all that the meter holds
-    CHANGE = 2
+    LOOK = enum.auto()  # registers, states
+    READ = enum.auto()  # all that the meter holds
+    CHANGE = enum.auto()
+
+
+VIEWER: Final = Authority.LOOK
+READER: Final = Authority.LOOK | Authority.READ
+PROGRAMMER: Final = Authority.LOOK | Authority.READ | Authority.CHANGE
+CHANGER: Final = Authority.CHANGE
+"""The roles. A changer's tool belongs to somebody whom the customer's data are no business of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +62,13 @@ def tool_address(id_cred: IdCred) -> Eui64:
 def tools_of(keys: Mapping[Authority, Iterable[str]]) -> Mapping[bytes, Tool]:
     """The tools of those public keys (66 hex digits), by kid. Raises ConfigError.
 
-    A key that is named twice may do the more of both.
+    A key that is named twice may do what either says.
     """
-    found = {}
-    for authority, texts in sorted(keys.items()):
+    found: dict[bytes, Tool] = {}
+    for authority, texts in keys.items():
         for text in texts:
             key = parse_public_key(text)
-            found[tool_kid(key)] = Tool(tool_credential(key), authority)
+            known = found.get(tool_kid(key))
+            both = authority if known is None else authority | known.authority
+            found[tool_kid(key)] = Tool(tool_credential(key), both)
     return found

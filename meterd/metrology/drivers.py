@@ -273,7 +273,8 @@ class ModbusDriver(Driver):
                         flow: await self._words(client, place)
                         for flow, place in self._table.places.items()
                     }
-                    self.take(self._table.reading(words, serial))
+                    volts = [await self._words(client, place) for place in self._table.volts]
+                    self.take(self._table.reading(words, serial, volts))
                 except SourceError:
                     self.sensor.refused["unreadable"] += 1
                 self.look()

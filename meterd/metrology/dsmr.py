@@ -2,7 +2,8 @@
 
 Spec    DSMR P1 companion standard 5.0.2, and 2.2 to 4.2 before it; OBIS as IEC 62056-61
 In      any pieces of the stream
-Out     readings: the registers 1.8.x and 2.8.x, the serial number, the telegram's own time
+Out     readings: the registers 1.8.x, 2.8.x and 3.8.x, the voltages, the serial number, the
+        telegram's own time
 Raises  ConfigError at birth where `dsmr-parser` is not installed; nothing after
 Limit   TELEGRAM_SIZE_MAX octets from `/` to the end; what is longer is dropped and counted
 Never   takes a telegram without a check sum, unless told that this meter has none
@@ -14,9 +15,9 @@ import importlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from amistack.errors import ConfigError
 from meterd.metrology.checks import crc16_arc
@@ -27,6 +28,8 @@ TELEGRAM_SIZE_MAX: Final = 8_192
 """Octets; DSMR 5 has at most some 2,000 with a text message of 1,024 characters."""
 BAUD_RATE: Final = 115_200
 
+T = TypeVar("T")
+
 START: Final = b"/"
 END: Final = re.compile(rb"!([0-9A-Fa-f]{0,4})\x00?\r?\n")
 MWH_PER_KWH: Final = 1_000_000
@@ -35,6 +38,9 @@ METER: Final = "meter"
 OTHER_METER: Final = "meter, where 96.1.0 names it"
 TIME: Final = "time"
 _REGISTERS: Final = tuple(f"{flow}.8.{tariff}" for flow in (1, 2) for tariff in range(5))
+_REACTIVE: Final = tuple(f"3.8.{tariff}" for tariff in range(5))
+_VOLTAGES: Final = ("32.7.0", "52.7.0", "72.7.0")
+_VOLTS: Final = re.compile(r"[0-9]{1,4}(?:\.[0-9]{0,3})?", re.ASCII)
 _FIGURE: Final = re.compile(r"([0-9]{1,9})\.([0-9]{0,6})", re.ASCII)
 
 
@@ -117,6 +123,8 @@ class DsmrTelegrams:
                 if (value := _value_of(parsed, name)) is not None
                 for register in (_register(name, value),)
             )
+            registers += tuple(self._optional(parsed, _REACTIVE, _reactive))
+            volts = tuple(self._optional(parsed, _VOLTAGES, _volts))
             meter = _value_of(parsed, METER) or _value_of(parsed, OTHER_METER)
             at = _value_of(parsed, TIME)
         except Exception:  # noqa: BLE001  a library's; whatever it stumbles over is a bad telegram
@@ -129,7 +137,23 @@ class DsmrTelegrams:
             pick(registers),
             None if meter is None else str(meter.value or "")[:METER_SIZE_MAX] or None,
             self._time(at),
+            volts,
         )
+
+    def _optional(
+        self, parsed: object, names: Sequence[str], read: Callable[[str, _Value], T]
+    ) -> Iterator[T]:
+        """What can be read of values that a telegram is good without."""
+        for name in names:
+            value = _value_of(parsed, name)
+            if value is None:
+                continue
+            try:
+                found = read(name, value)
+            except ValueError:
+                self.refused[f"unreadable: {name}"] += 1
+            else:
+                yield found
 
     def _time(self, value: _Value | None) -> int | None:
         """The telegram's own time; it only has to move on, so an odd one is none."""
@@ -143,13 +167,31 @@ def _value_of(parsed: object, name: str) -> _Value | None:
 
 def _register(name: str, value: _Value) -> Register:
     """A register, with the width of a dial that has so many digits before the point."""
-    figure = _FIGURE.fullmatch(str(value.value))
-    if figure is None or value.unit != "kWh":
+    if value.unit != "kWh":
         raise ValueError(f"{name}: {value.value} {value.unit}")
+    return _dial(name, value, Flow.DELIVERED if name[0] == "1" else Flow.RECEIVED)
+
+
+def _reactive(name: str, value: _Value) -> Register:
+    """A register of reactive energy; makers differ in how they write its unit."""
+    if str(value.unit).lower() != "kvarh":
+        raise ValueError(f"{name}: {value.value} {value.unit}")
+    return _dial(name, value, Flow.REACTIVE)
+
+
+def _dial(name: str, value: _Value, flow: Flow) -> Register:
+    figure = _FIGURE.fullmatch(str(value.value))
+    if figure is None:
+        raise ValueError(f"{name}: {value.value}")
     whole, part = figure[1], figure[2].ljust(6, "0")
     mwh = int(whole) * MWH_PER_KWH + int(part)
-    flow = Flow.DELIVERED if name[0] == "1" else Flow.RECEIVED
     return Register(name, flow, mwh, 10 ** len(whole) * MWH_PER_KWH)
+
+
+def _volts(name: str, value: _Value) -> float:
+    if value.unit != "V" or not _VOLTS.fullmatch(str(value.value)):
+        raise ValueError(f"{name}: {value.value} {value.unit}")
+    return float(str(value.value))
 
 
 def _library() -> tuple[_Parser, Callable[[str], datetime | None]]:
@@ -170,7 +212,7 @@ def _library() -> tuple[_Parser, Callable[[str], datetime | None]]:
             "value_parser": line,
             "value_name": name,
         }
-        for name in _REGISTERS
+        for name in (*_REGISTERS, *_REACTIVE, *_VOLTAGES)
     ]
     # 96.1.1 in most countries; 96.1.0 in Hungary. Devices behind it have other channels than 0.
     for pattern, name in (

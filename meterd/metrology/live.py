@@ -30,6 +30,7 @@ from meterd.metrology.source import (
     check_settings,
     check_window,
 )
+from meterd.metrology.voltage import LiveSupply
 
 BOUNDARY_COUNT_MAX: Final = 2_880
 """Ten days of five minutes: as long as the storage may be full before anything is lost."""
@@ -166,9 +167,11 @@ class LiveSource:
             marks = {}
             if mark is not None:
                 at, utc, era, wh = mark
-                marks[int(at)] = _Mark(float(utc), int(era), tuple(int(one) for one in wh))
-                if len(wh) != len(self.flows):
+                if len(wh) != len(json.loads(tracked)["total"]):
                     raise ValueError("other flows")
+                # Where reactive energy came or went, no boundary is known.
+                if len(wh) == len(self.flows):
+                    marks[int(at)] = _Mark(float(utc), int(era), tuple(int(one) for one in wh))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise SourceError(
                 f"the kept state of the source is none ({error}): name a new storage folder"
@@ -234,8 +237,16 @@ class Sensor:
     `take` and `check` come with UTC; `notes` are handed over once, oldest first.
     """
 
-    def __init__(self, source: LiveSource, *, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self,
+        source: LiveSource,
+        *,
+        silence_s: float = SILENCE_S,
+        supply: LiveSupply | None = None,
+    ) -> None:
+        """`supply` gets the voltages, if anybody wants them."""
         self.source: Final = source
+        self.supply: Final = supply
         self.readings = 0
         """How many counted."""
         self.refused: Counter[str] = Counter()
@@ -261,6 +272,8 @@ class Sensor:
             self.refused[notes[0].kind.value if notes else "held back"] += 1
             return False
         self._own_time = reading.at
+        if self.supply is not None and reading.volts:
+            self.supply.take(reading.volts, utc=utc)
         self.readings += 1
         self._since = utc
         self.is_there, self.trouble = True, ""

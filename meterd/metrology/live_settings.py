@@ -14,6 +14,7 @@ from amistack.errors import ConfigError
 TOLERANCE_S: Final = 15.0
 """Seconds that a reading may be older than a boundary; old meters send every ten."""
 POLL_S: Final = 5.0
+PHASES_MAX: Final = 3
 
 _SHARED: Final = frozenset(
     {
@@ -26,11 +27,14 @@ _SHARED: Final = frozenset(
         "baud_rate",
     }
 )
-_DIALS: Final = _SHARED | {"received", "dial_kwh"}
+_DIALS: Final = _SHARED | {"received", "reactive", "voltage", "dial_kwh"}
 _REGISTERS: Final = frozenset(
     {
         "delivered_register",
         "received_register",
+        "reactive_register",
+        "voltage_registers",
+        "register_v",
         "register_table",
         "register_words",
         "register_wh",
@@ -61,6 +65,7 @@ _LIMITS: Final[Mapping[str, tuple[float, float, str]]] = {
     "unit_id": (0, 247, "as set on the meter"),
     "poll_s": (0.2, 300, "s"),
     "register_wh": (0.001, 1_000_000, "Wh"),
+    "register_v": (0.001, 1_000, "V"),
     "pulses_per_kwh": (1, 100_000, "as printed on the meter"),
     "gpio_line": (0, 1023, "the chip's number of the line"),
     "debounce_ms": (0, 1000, "ms"),
@@ -119,10 +124,17 @@ def _check_modbus(given: Mapping[str, object]) -> None:
     extra = sorted(_REGISTERS & given.keys()) if "model" in given else []
     if extra:
         raise ConfigError(f"{extra[0]} does not go with model, which knows it")
-    if bool(given.get("received")) and "model" not in given and "received_register" not in given:
-        raise ConfigError("received_register is missing; received = true needs it")
-    if "received_register" in given and not given.get("received"):
-        raise ConfigError("received_register needs received = true, a second channel")
+    for name, register in (
+        ("received", "received_register"),
+        ("reactive", "reactive_register"),
+        ("voltage", "voltage_registers"),
+    ):
+        if bool(given.get(name)) and "model" not in given and register not in given:
+            raise ConfigError(f"{register} is missing; {name} = true needs it")
+        if register in given and not given.get(name):
+            raise ConfigError(f"{register} needs {name} = true")
+    if not 1 <= len(given.get("voltage_registers", "L")) <= PHASES_MAX:  # type: ignore[arg-type]  # a tuple
+        raise ConfigError(f"voltage_registers are of 1 to {PHASES_MAX} phases")
     if "baud_rate" in given and "address" in given:
         raise ConfigError("baud_rate goes with device, not with address")
 

@@ -76,21 +76,35 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class ModbusTable:
-    """A meter's registers of energy: their places, and the Wh that a one in them stands for."""
+    """A meter's registers of energy: their places, and the Wh that a one in them stands for.
+
+    `volts` are the places of the voltages of its phases, in which a one stands for `volt`.
+    """
 
     places: Mapping[Flow, Place]
     wh: Decimal
     serial: Place | None = None
+    volts: tuple[Place, ...] = ()
+    volt: Decimal = Decimal(1)
 
     def __post_init__(self) -> None:
         if not self.wh.is_finite() or not Decimal("0.001") <= self.wh <= 1_000_000:
             raise ConfigError(f"register_wh is {self.wh}, expected 0.001 to 1000000 Wh")
 
-    def reading(self, words: Mapping[Flow, Sequence[int]], serial: str | None) -> Reading:
-        """The reading that the words of each flow make. Raises SourceError."""
+    def reading(
+        self,
+        words: Mapping[Flow, Sequence[int]],
+        serial: str | None,
+        volts: Sequence[Sequence[int]] = (),
+    ) -> Reading:
+        """The reading that the words of each flow make, and of each voltage. Raises SourceError."""
         return Reading(
             tuple(self._register(flow, place, words[flow]) for flow, place in self.places.items()),
             serial,
+            volts=tuple(
+                figure_of(place, one) * float(self.volt)
+                for place, one in zip(self.volts, volts, strict=True)
+            ),
         )
 
     def _register(self, flow: Flow, place: Place, words: Sequence[int]) -> Register:
@@ -126,10 +140,13 @@ def figure_of(place: Place, words: Sequence[int]) -> int | float:
 _EASTRON: Final = {
     Flow.DELIVERED: Place(0x0048, Words.FLOAT32),
     Flow.RECEIVED: Place(0x004A, Words.FLOAT32),
+    Flow.REACTIVE: Place(0x004C, Words.FLOAT32),
 }
+_EASTRON_SERIAL: Final = Place(0xFC00, Words.UINT32, Table.HOLDING)
+_PHASES: Final = tuple(Place(address, Words.FLOAT32) for address in (0x0000, 0x0002, 0x0004))
 MODELS: Final[Mapping[str, ModbusTable]] = {
-    # Eastron's protocol documents: kWh, serial number in the holding registers.
-    "sdm120": ModbusTable(_EASTRON, Decimal(1000), Place(0xFC00, Words.UINT32, Table.HOLDING)),
-    "sdm630": ModbusTable(_EASTRON, Decimal(1000), Place(0xFC00, Words.UINT32, Table.HOLDING)),
+    # Eastron's protocol documents: kWh, kvarh, V; serial number in the holding registers.
+    "sdm120": ModbusTable(_EASTRON, Decimal(1000), _EASTRON_SERIAL, _PHASES[:1]),
+    "sdm630": ModbusTable(_EASTRON, Decimal(1000), _EASTRON_SERIAL, _PHASES),
 }
 """Meters whose tables are known."""

@@ -7,6 +7,7 @@ Raises  ConfigError for a library that is not installed or a model that is not k
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,7 @@ from meterd.metrology.live_settings import POLL_S, TOLERANCE_S
 from meterd.metrology.modbus import MODELS, PORT, ModbusTable, Place, Table, Words
 from meterd.metrology.registers import MWH_PER_WH, POWER_MAX_W, RegisterTracker, total_name
 from meterd.metrology.source import Flow
+from meterd.metrology.voltage import LiveSupply
 
 if TYPE_CHECKING:
     from meterd.config import MetrologySettings
@@ -47,7 +49,11 @@ def open_driver(
 ) -> Driver:
     """See `MetrologySettings.open_driver`."""
     is_pulse = settings.source == "pulse"
-    flows = (Flow.DELIVERED, Flow.RECEIVED)[: 2 if settings.received else 1]
+    flows = (
+        Flow.DELIVERED,
+        *((Flow.RECEIVED,) if settings.received else ()),
+        *((Flow.REACTIVE,) if settings.reactive else ()),
+    )
     dial_kwh = settings.dial_kwh
     tracker = RegisterTracker(
         flows,
@@ -68,7 +74,12 @@ def open_driver(
     if kept is not None:
         source.resume(kept)
     silence_s = settings.silence_s or SILENCE_S
-    sensor = Sensor(source, silence_s=silence_s)
+    supply = None
+    if settings.voltage:
+        supply = LiveSupply(
+            interval_s=source.interval_s, offset_min=offset_min, tolerance_s=source.tolerance_s
+        )
+    sensor = Sensor(source, silence_s=silence_s, supply=supply)
     match settings.source:
         case "dsmr":
             return _serial(
@@ -155,10 +166,11 @@ def modbus_table(settings: MetrologySettings, flows: Sequence[Flow]) -> ModbusTa
                 f"model is {settings.model!r}, expected {', '.join(MODELS)}, or name the registers"
             )
         places = {flow: known.places[flow] for flow in flows}
-        return ModbusTable(places, known.wh, known.serial)
+        return replace(known, places=places, volts=known.volts if settings.voltage else ())
     numbers = {
         Flow.DELIVERED: settings.delivered_register,
         Flow.RECEIVED: settings.received_register,
+        Flow.REACTIVE: settings.reactive_register,
     }
     try:
         words = Words(settings.register_words or "float32")
@@ -168,10 +180,16 @@ def modbus_table(settings: MetrologySettings, flows: Sequence[Flow]) -> ModbusTa
             f"{error}; expected register_words {', '.join(one.value for one in Words)} "
             f"and register_table {', '.join(one.value for one in Table)}"
         ) from None
+
+    def place(number: int) -> Place:
+        return Place(number, words, table, is_low_first=bool(settings.low_word_first))
+
     places = {
-        flow: Place(number, words, table, is_low_first=bool(settings.low_word_first))
+        flow: place(number)
         for flow, number in numbers.items()
         if flow in flows and number is not None
     }
     wh = Decimal(1000) if settings.register_wh is None else Decimal(str(settings.register_wh))
-    return ModbusTable(places, wh)
+    volts = tuple(map(place, settings.voltage_registers)) if settings.voltage_registers else ()
+    volt = Decimal(1) if settings.register_v is None else Decimal(str(settings.register_v))
+    return ModbusTable(places, wh, None, volts, volt)

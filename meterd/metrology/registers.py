@@ -47,6 +47,12 @@ METER_SIZE_MAX: Final = 64
 """Characters of a meter's serial number."""
 POWER_MAX_W: Final = 100_000
 """Watts; more than a house connection of 3 x 100 A can carry."""
+_OPTIONAL: Final = frozenset((Flow.REACTIVE,))
+_TOTAL_NAMES: Final = {
+    Flow.DELIVERED: "1.8.0",
+    Flow.RECEIVED: "2.8.0",
+    Flow.REACTIVE: "3.8.0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,15 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at a meter: its dials, its serial number and its own time (UTC, s) if it says."""
+    """One look at a meter: its dials, its serial number and its own time (UTC, s) if it says.
+
+    `volts` are the voltages of the phases that it says. Of a reactive register `mwh` are mvarh.
+    """
 
     registers: tuple[Register, ...]
     meter: str | None = None
     at: int | None = None
+    volts: tuple[float, ...] = ()
 
 
 class NoteKind(enum.Enum):
@@ -229,8 +239,12 @@ class RegisterTracker:
             }
             total = tuple(_whole(one) for one in kept["total"])
             at, meter, era = float(kept["at"]), kept["meter"], _whole(kept["era"])
-            if len(total) != len(self.flows) or not 0 <= at <= SECOND_MAX:
-                raise ValueError("other flows, or no time")
+            flows = [flow for flow in Flow if flow in {one.flow for one in shown.values()}]
+            # Reactive energy may come and go: the others are followed on.
+            if set(flows) - _OPTIONAL != set(self.flows) - _OPTIONAL or len(total) != len(flows):
+                raise ValueError("other flows")
+            if not 0 <= at <= SECOND_MAX:
+                raise ValueError("no time")
             if meter is not None and not isinstance(meter, str):
                 raise TypeError("no serial number")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -238,8 +252,10 @@ class RegisterTracker:
                 f"the kept state of the source is none ({error}), expected one of these flows: "
                 "name a new storage folder"
             ) from None
+        shown = {name: one for name, one in shown.items() if one.flow in self.flows}
+        by_flow = dict(zip(flows, total, strict=True))
         self._last = _Seen(at, meter, shown)
-        self._total, self.era = total, era
+        self._total, self.era = tuple(by_flow.get(flow, 0) for flow in self.flows), era
         return at
 
     # Whether a reading continues another
@@ -361,7 +377,7 @@ class RegisterTracker:
 
 def total_name(flow: Flow) -> str:
     """The name of the register of all tariffs (OBIS C.D.E)."""
-    return "2.8.0" if flow is Flow.RECEIVED else "1.8.0"
+    return _TOTAL_NAMES[flow]
 
 
 def pick(registers: Sequence[Register]) -> tuple[Register, ...]:

@@ -2,7 +2,7 @@
 
 Spec    SML 1.04 (BSI TR-03109-1 Anlage IV), transport protocol version 1; OBIS as IEC 62056-61
 In      any pieces of the stream
-Out     readings: the registers 1.8.x and 2.8.x and the server's identifier
+Out     readings: the registers 1.8.x, 2.8.x and 3.8.x, the voltages and the server's identifier
 Raises  nothing: whatever is no telegram is counted by reason
 Limit   TELEGRAM_SIZE_MAX octets; lists DEPTH_MAX deep, ITEM_COUNT_MAX items in all
 Never   takes a telegram whose check sum is wrong; reads signatures
@@ -32,9 +32,13 @@ FILL_MAX: Final = 3
 
 LIST_RESPONSE: Final = 0x0701
 WATT_HOUR: Final = 30
-"""The unit's number (IEC 62056-62)."""
+VAR_HOUR: Final = 32
+VOLT: Final = 35
+"""The units' numbers (IEC 62056-62)."""
 SCALER_MAX: Final = 9
-_REGISTER: Final = re.compile(rb"\x01\x00([\x01\x02])\x08([\x00-\x04])\xff", re.DOTALL)
+_REGISTER: Final = re.compile(rb"\x01\x00([\x01\x02\x03])\x08([\x00-\x04])\xff", re.DOTALL)
+_VOLTAGE: Final = re.compile(rb"\x01\x00[\x20\x34\x48]\x07\x00\xff", re.DOTALL)
+_FLOWS: Final = {1: Flow.DELIVERED, 2: Flow.RECEIVED, 3: Flow.REACTIVE}
 
 Item = bytes | int | bool | None | list["Item"]
 
@@ -148,7 +152,8 @@ def _list_response(response: Item) -> Reading:
         raise _BadTelegramError("no register")
     server = response[1]
     meter = server.hex() if isinstance(server, bytes) and server else None
-    return Reading(pick(registers), meter)
+    volts = tuple(volts for entry in response[4] if (volts := _volts(entry)) is not None)
+    return Reading(pick(registers), meter, volts=volts)
 
 
 def _register(entry: Item) -> Register | None:
@@ -161,19 +166,37 @@ def _register(entry: Item) -> Register | None:
     unit, scaler, value = entry[3], entry[4], entry[5]
     if value is None:
         return None  # Not shown without the PIN.
+    flow = _FLOWS[name[1][0]]
     scaler = 0 if scaler is None else scaler
     if (
-        unit != WATT_HOUR
+        unit != (VAR_HOUR if flow is Flow.REACTIVE else WATT_HOUR)
         or type(value) is not int
         or type(scaler) is not int
         or not -SCALER_MAX <= scaler <= SCALER_MAX
         or value < 0
     ):
+        if flow is Flow.REACTIVE:
+            return None  # A telegram is good without it.
         raise _BadTelegramError("unreadable")
     power = scaler + 3
     mwh = value * 10**power if power >= 0 else value // 10**-power
-    flow = Flow.DELIVERED if name[1] == b"\x01" else Flow.RECEIVED
     return Register(f"{name[1][0]}.8.{name[2][0]}", flow, mwh)
+
+
+def _volts(entry: Item) -> float | None:
+    """The voltage of a phase, or None; what is none of a house is the supply's to refuse."""
+    if not isinstance(entry, list) or len(entry) != 7 or not isinstance(entry[0], bytes):
+        raise _BadTelegramError("unreadable")
+    unit, scaler, value = entry[3], entry[4] or 0, entry[5]
+    if (
+        not _VOLTAGE.fullmatch(entry[0])
+        or unit != VOLT
+        or type(value) is not int
+        or type(scaler) is not int
+        or not -SCALER_MAX <= scaler <= SCALER_MAX
+    ):
+        return None
+    return float(value * 10.0**scaler)
 
 
 class _Cursor:

@@ -30,10 +30,14 @@ Energy = tuple[int | None, ...]
 
 
 class Flow(enum.Enum):
-    """Which way the energy went, seen from the grid: delivered to the customer, or received."""
+    """Which way the energy went, seen from the grid: delivered to the customer, or received.
+
+    Reactive energy is a flow as well, counted in varh where others are in Wh.
+    """
 
     DELIVERED = "delivered"
     RECEIVED = "received"
+    REACTIVE = "reactive"  # lagging, as an inductive load takes it: OBIS 3.8.0
 
 
 class Source(Protocol):

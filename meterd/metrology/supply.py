@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+from amistack.model.quantity import Quantity
 from meterd.metrology.source import Energy, Flow, Source
 
 HOUR_S: Final = 3600
@@ -34,6 +35,10 @@ class Quality(NamedTuple):
 class Supply(Protocol):
     """Knows past intervals, on the grid of its source."""
 
+    @property
+    def quantities(self) -> frozenset[Quantity]:
+        """What of it is known: voltage, reactive energy, or both."""
+
     def quality(self, start: int, count: int, *, length_s: int) -> list[Quality]:
         """That of each of `count` intervals of `length_s` seconds from `start` on.
 
@@ -43,6 +48,8 @@ class Supply(Protocol):
 
 class MadeUpSupply:
     """The supply of a made-up load: its voltage swings by day and sags under the load."""
+
+    quantities: Final = frozenset((Quantity.VOLTAGE, Quantity.REACTIVE))
 
     def __init__(self, source: Source) -> None:
         """`source` is the load; its intervals are the parts that everything is made of."""

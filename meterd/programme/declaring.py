@@ -12,22 +12,16 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from amistack.coap.codes import Code
 from amistack.coap.message import Message
 from amistack.identifiers import Eui64
-from amistack.model import (
-    CONTENT_FORMAT_V1,
-    Registration,
-    RegistrationAcknowledgement,
-    RegistrationReason,
-)
-from amistack.model.resources import REGISTRATION
-from meterd.agent.registering import MODEL_VERSIONS, SOFTWARE
+from amistack.model import RegistrationAcknowledgement, RegistrationReason
+from meterd.agent.registering import registration
 from meterd.backoff import Backoff
 from meterd.clock import MeterClock
 from meterd.parts import Due, Urgency
 from meterd.programme.shelf import FIRST_CHANNEL_SET
 from meterd.recorder import Recorder
+from meterd.schedules.daily import take_time
 from meterd.storage import Storage
 
 DECLARED: Final = "declared channel sets"
@@ -71,33 +65,19 @@ class Declaring:
         if wanted is None or channels is None:
             return None
         self._said = wanted
-        registration = Registration(
+        return registration(
             self._meter,
-            MODEL_VERSIONS,
-            SOFTWARE,
             wanted,
-            self._recorder.shelf.offset_s // 60,
             channels,
-            RegistrationReason.PROGRAMME_CHANGED,
-        )
-        return Message.request(
-            Code.POST,
-            REGISTRATION,
-            payload=registration.encode(),
-            content_format=CONTENT_FORMAT_V1,
+            offset_min=self._recorder.shelf.offset_s // 60,
+            reason=RegistrationReason.PROGRAMME_CHANGED,
         )
 
     def take_answer(self, message: Message, *, sent: float, now: float) -> None:
         """The set is declared."""
         acknowledgement = RegistrationAcknowledgement.decode(message.payload)
         assert self._said is not None, "an answer without a word"
-        if acknowledgement.received_ms:  # Else the head-end does not know the time itself.
-            self._clock.take_sample(
-                sent=sent,
-                got=now,
-                received_ms=acknowledgement.received_ms,
-                held_ms=acknowledgement.held_ms,
-            )
+        take_time(self._clock, acknowledgement, sent=sent, now=now)
         self._keep(self._said)
         self._last, self._said = self._said, None
         self._not_before = AT_ONCE

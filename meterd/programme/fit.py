@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from amistack.model.programme import Programme, ThresholdKind
-from amistack.model.programme_check import Fault, recorded
+from amistack.model.programme_check import INTERVALS_PER_REPORT_MAX, Fault, recorded
 from amistack.model.quantity import Quantity
+from amistack.model.registration import CHANNEL_COUNT_MAX
 from amistack.model.wire import DAY_S
 from meterd.recording.measuring import Metering
 from meterd.recording.plan import step_of
@@ -24,8 +25,15 @@ DAY_OCTETS: Final = 48
 """A channel's day in the journal without its values: keys, registers, widths, gaps."""
 VALUE_OCTETS: Final = 2
 """An interval's value as packed: enough for 16,383 Wh in five minutes, which are 196 kW."""
-MEMORY_OCTETS: Final = 256 * 1024
-"""What a meter has for its history if nothing else is said."""
+
+
+def history_octets(channel_count: int, interval_count: int) -> int:
+    """What HISTORY_DAYS days take: `interval_count` a day in all of the channels together."""
+    return HISTORY_DAYS * (DAY_OCTETS * channel_count + VALUE_OCTETS * interval_count)
+
+
+MEMORY_OCTETS: Final = history_octets(CHANNEL_COUNT_MAX, INTERVALS_PER_REPORT_MAX)
+"""What a meter has for its history if nothing else is said: room for any programme there can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +61,8 @@ def octets_of(programme: Programme) -> int:
 
     For each channel and day DAY_OCTETS, and VALUE_OCTETS for every interval of it.
     """
-    return HISTORY_DAYS * sum(
-        DAY_OCTETS + VALUE_OCTETS * (DAY_S // one.interval_s) for one in programme.channels
-    )
+    interval_count = sum(DAY_S // one.interval_s for one in programme.channels)
+    return history_octets(len(programme.channels), interval_count)
 
 
 def misfits(programme: Programme, abilities: Abilities) -> Iterator[Fault]:

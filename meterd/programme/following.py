@@ -1,7 +1,8 @@
 """What of a programme other parts keep: its read schedules, put in force with it.
 
-A programme that names schedules replaces all there are; one that names none leaves them alone. What
-stays the same keeps how far it was acknowledged; what is new or changed begins anew.
+A programme that names schedules replaces all there are; one that names none leaves them alone. A
+schedule is known by its number: what stays or changes under it goes on where it was acknowledged;
+what is new begins anew.
 
 Raises  StoreError when the storage fails
 """
@@ -20,12 +21,8 @@ def follow_schedules(book: ScheduleBook, programme: Programme, *, now: float) ->
     """Make the schedules of `programme` those of the meter."""
     if not programme.schedules:
         return
-    there = {kept.schedule for kept in book.all()}
-    for schedule in there.difference(programme.schedules):
-        book.cancel(schedule.number, now=now)
-    for schedule in programme.schedules:
-        if schedule not in there:
-            book.take(schedule, now=now)
+    interval_s = min(one.interval_s for one in programme.channels)
+    book.replace(programme.schedules, interval_s=interval_s, now=now)
 
 
 def schedule_faults(programme: Programme, *, utc: float) -> Iterator[Fault]:

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from amistack.coap.codes import Code
 from amistack.coap.message import Message
 from amistack.errors import ModelError
-from amistack.model import EndDeviceEventType
 from amistack.model.event_catalogue import PROGRAMME_CHANGED, PROGRAMME_REFUSED
 from amistack.model.events import DETAIL_SIZE_MAX
 from amistack.model.programme import Programme
@@ -36,7 +35,7 @@ from amistack.model.programme_state import (
 )
 from amistack.model.resources import PROGRAMME
 from meterd.clock import MeterClock
-from meterd.parts import Resource, granted, refused, unfit
+from meterd.parts import Log, Resource, granted, refused, unfit
 from meterd.programme.fit import Abilities, misfits
 from meterd.programme.following import schedule_faults
 from meterd.programme.shelf import Shelved
@@ -49,14 +48,6 @@ TOLD: Final = "programme told"
 """The note with the number of the programme that was last said to be in force."""
 TIMER_SLACK_S: Final = 0.05
 """A moment later, so that rounding in a timer never meets the time before."""
-
-
-class Log(Protocol):
-    """Where events are put on record; durable when it returns."""
-
-    def __call__(
-        self, event: EndDeviceEventType, detail: str | None = None, *, now: float
-    ) -> object: ...
 
 
 class ProgrammeKeeper:

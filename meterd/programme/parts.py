@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from amistack.model.programme import Programme
 from meterd.clock import MeterClock
-from meterd.parts import Part
+from meterd.parts import Log, Part
 from meterd.programme.fit import Abilities
 from meterd.programme.following import follow_schedules
-from meterd.programme.keeper import Log, ProgrammeKeeper
+from meterd.programme.keeper import ProgrammeKeeper
 from meterd.recorder import Recorder
 from meterd.recording.registers import RegistersPart
 from meterd.schedules.book import ScheduleBook

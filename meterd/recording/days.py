@@ -23,6 +23,8 @@ from meterd.storage import RUNNING, STOOD, ChannelDay, Storage
 
 DIAL: Final = "dial"
 """The note that a real meter's dial was seen at the end of an interval."""
+REACTIVE_DIAL: Final = "dial of reactive energy"
+"""The same of a dial that is recorded only where a programme asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class _Span:
     values: dict[Quantity, list[Value]]
     tiers: Sequence[int]
     dials: dict[Quantity, int]
-    is_first_dial: bool
+    first_dials: frozenset[Quantity]
+    """Of which quantities the dial is seen for the first time."""
 
     def steps(self, what: Measured) -> list[Value]:
         """What was measured, step by step: none of it while another tariff is in force."""
@@ -72,8 +75,8 @@ class DayRecorder:
             so_far = before.get(track.number) or self._new_day(day, track)
             days.append(self._extend(so_far, track, span, jumps))
         self._storage.keep_channel_days(days)
-        if span.is_first_dial:
-            self._storage.keep_note(DIAL, "seen")
+        for note in {_note_of(quantity) for quantity in span.first_dials}:
+            self._storage.keep_note(note, "seen")
         return span.values[Quantity.DELIVERED]
 
     def _measure(self, day: int, begin: int, count: int) -> _Span:
@@ -83,9 +86,11 @@ class DayRecorder:
         end = begin + count * plan.step_s
         shown = {quantity: self._metering.dial(quantity, end) for quantity in wanted}
         dials = {quantity: dial for quantity, dial in shown.items() if dial is not None}
-        is_first_dial = bool(dials) and self._storage.note(DIAL) is None
+        first_dials = frozenset(
+            quantity for quantity in dials if self._storage.note(_note_of(quantity)) is None
+        )
         tiers = self._tiers(plan, day, begin, count)
-        return _Span(day, begin, plan, values, tiers, dials, is_first_dial)
+        return _Span(day, begin, plan, values, tiers, dials, first_dials)
 
     def _tiers(self, plan: Plan, day: int, begin: int, count: int) -> Sequence[int]:
         """The tariff in force in each step."""
@@ -124,7 +129,7 @@ class DayRecorder:
         if track.what.tier:
             if jumps.get(quantity) and span.tiers[-1] == track.what.tier:
                 advance += jumps[quantity]
-        elif dial is not None and span.is_first_dial:
+        elif dial is not None and quantity in span.first_dials:
             # The first time that the meter's own dial is seen: it says where to begin.
             opening = dial - advance
         elif dial is not None:
@@ -244,3 +249,8 @@ class DayRecorder:
 
     def _start_of(self, day: int) -> int:
         return day * DAY_S - self._shelf.offset_s
+
+
+def _note_of(quantity: Quantity) -> str:
+    """What notes that its dial was seen."""
+    return REACTIVE_DIAL if quantity is Quantity.REACTIVE else DIAL

@@ -1,8 +1,9 @@
 """The demand register: the highest mean power over a window, and when that was.
 
 A block window begins when the one before ends; a sliding one ends at every sub-interval. A window
-with a step that is not known has no demand, nor has one across a reset. Resetting keeps the peak as
-the end of a period and adds it to the cumulative demand.
+with a step that is not known has no demand, nor has one across a reset; sub-intervals of another
+length, from before a programme changed it, are in no window. Resetting keeps the peak as the end
+of a period and adds it to the cumulative demand.
 
 Spec    ANSI C12.19 (demand, cumulative demand, demand resets); docs/protocol/model.md, "Registers"
 Gives   the running period and those before it
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from amistack.model import EndDeviceEventType, wire
+from amistack.model import wire
 from amistack.model.programme import DemandRules
 from meterd.recording.folding import power
 from meterd.storage import DEMAND, Storage
@@ -26,7 +27,6 @@ from meterd.storage import DEMAND, Storage
 RESET_APART_S: Final = 86_400
 PERIOD_COUNT_MAX: Final = 64
 """Resets are a day apart at least: more than 45 days of them."""
-DEMAND_RESET: Final = EndDeviceEventType(3, 8, 0, 215)  # Demand, n/a, ResetOccurred
 
 _RUNNING: Final = 0
 _EPOCH: Final = dt.date(1970, 1, 1).toordinal()
@@ -49,12 +49,16 @@ class DemandPeriod:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """Up to `at`: the sub-intervals that count (Wh), the latest last, and the running one."""
+    """Up to `at`: the sub-intervals that count (Wh), the latest last, and the running one.
+
+    `sub_interval_s` is how long they are: those of other rules count for nothing.
+    """
 
     at: int = 0
     running: int = 0
     is_broken: bool = False
     done: tuple[int, ...] = ()
+    sub_interval_s: int = 0
 
 
 class DemandRegister:
@@ -64,6 +68,8 @@ class DemandRegister:
         """Windows begin on the hour of the standard time `offset_s` seconds east of UTC."""
         self._storage = storage
         self._offset_s = offset_s
+        self.latest: tuple[int, int] | None = None
+        """The end (UTC s) of the last window since the start that had a demand, and that (W)."""
 
     @property
     def period(self) -> DemandPeriod:
@@ -86,7 +92,7 @@ class DemandRegister:
     ) -> None:
         """Record the steps (Wh) from `begin` on; they fall on the grid of the rules."""
         period, window = self._read(_RUNNING)
-        if window.at != begin:
+        if window.at != begin or window.sub_interval_s != rules.sub_interval_s:
             # What was in between is not known: the running sub-interval cannot count.
             window = _Window(at=begin, is_broken=self._is_inside(begin, rules))
         count = rules.window_s // rules.sub_interval_s
@@ -102,9 +108,11 @@ class DemandRegister:
             if len(done) < count:
                 continue
             peak = power(sum(done), rules.window_s)
+            self.latest = at, peak
             if not period.peak_at or peak > period.peak:
                 period = replace(period, peak=peak, peak_at=at)
-        self._keep(_RUNNING, period, _Window(at, running, is_broken, done))
+        after = _Window(at, running, is_broken, done, rules.sub_interval_s)
+        self._keep(_RUNNING, period, after)
 
     def reset(self, utc: int) -> bool:
         """Begin a new period at `utc`; whether it may: not within a day of the reset before."""
@@ -117,7 +125,8 @@ class DemandRegister:
             after = DemandPeriod(since=utc, cumulative=period.cumulative + period.peak)
             # Energy from before the reset is in no window after it.
             is_broken = window.is_broken or utc != window.at or bool(window.running)
-            self._keep(_RUNNING, after, _Window(window.at, 0, is_broken))
+            begun = _Window(window.at, 0, is_broken, (), window.sub_interval_s)
+            self._keep(_RUNNING, after, begun)
             self._storage.put(
                 *(
                     (DEMAND, key, None)
@@ -144,7 +153,13 @@ class DemandRegister:
         return DemandPeriod(since, until, peak, peak_at, cumulative), _window(window)
 
     def _keep(self, number: int, period: DemandPeriod, window: _Window) -> None:
-        tree: list[Any] = [window.at, window.running, window.is_broken, list(window.done)]
+        tree: list[Any] = [
+            window.at,
+            window.running,
+            window.is_broken,
+            list(window.done),
+            window.sub_interval_s,
+        ]
         self._storage.put(
             (
                 DEMAND,
@@ -163,5 +178,5 @@ class DemandRegister:
 
 def _window(data: bytes) -> _Window:
     tree: Any = wire.load(data)
-    at, running, is_broken, done = tree
-    return _Window(at, running, is_broken, tuple(done))
+    at, running, is_broken, done, *rest = tree
+    return _Window(at, running, is_broken, tuple(done), *rest)

@@ -19,11 +19,12 @@ from meterd.recording.plan import FLOW_QUANTITIES
 
 Value = int | None
 
-_OF_SUPPLY: Final = frozenset((Quantity.VOLTAGE, Quantity.REACTIVE))
-
 
 class Metering:
-    """A source of energy and, if somebody knows it, what its supply is like."""
+    """A source of energy and, if somebody knows it, what its supply is like.
+
+    Reactive energy is the source's where that has a dial of it, else the supply's.
+    """
 
     def __init__(self, source: Source, supply: Supply | None = None) -> None:
         self.source: Final = source
@@ -43,19 +44,29 @@ class Metering:
             found.add(Quantity.DEMAND)
         if {Quantity.DELIVERED, Quantity.RECEIVED} <= found:
             found.add(Quantity.NET)
-        return frozenset(found if self._supply is None else found | _OF_SUPPLY)
+        if Flow.REACTIVE in flows:
+            found.add(Quantity.REACTIVE)
+        return frozenset(found | self._of_supply)
+
+    @property
+    def _of_supply(self) -> frozenset[Quantity]:
+        """What is not on a dial of the source."""
+        on_dial = {Quantity.REACTIVE} if Flow.REACTIVE in self.source.flows else set()
+        return frozenset() if self._supply is None else self._supply.quantities - on_dial
 
     def steps(
         self, quantities: Iterable[Quantity], begin: int, count: int, *, step_s: int
     ) -> dict[Quantity, list[Value]]:
         """Each quantity in each of `count` steps from `begin` on: of demand, the Wh it is of."""
         wanted = set(quantities)
+        of_supply = self._of_supply
         energies = self._energies(begin, count, step_s)
         found = {
-            one: [self.of_flows(one, energy) for energy in energies] for one in wanted - _OF_SUPPLY
+            one: [self.of_flows(one, energy) for energy in energies] for one in wanted - of_supply
         }
-        if wanted & _OF_SUPPLY:
-            found |= self._qualities(begin, count, step_s)
+        if wanted & of_supply:
+            qualities = self._qualities(begin, count, step_s)
+            found |= {one: qualities[one] for one in of_supply}
         return {one: found[one] for one in wanted}
 
     def part(self, quantity: Quantity, begin: int, now: float, *, step_s: int) -> Value:
@@ -63,7 +74,7 @@ class Metering:
 
         Reactive energy counts by whole parts of a step.
         """
-        if quantity in _OF_SUPPLY:
+        if quantity in self._of_supply:
             length_s = self.resolution_s
             whole = min(max(int(now - begin), 0), step_s - 1) // length_s
             (known,) = self.steps([quantity], begin, whole, step_s=length_s).values()
@@ -88,6 +99,8 @@ class Metering:
             case Quantity.NET:
                 delivered, received = by_flow[Flow.DELIVERED], by_flow[Flow.RECEIVED]
                 return None if delivered is None or received is None else delivered - received
+            case Quantity.REACTIVE:
+                return by_flow.get(Flow.REACTIVE)
             case _:
                 return None
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from amistack.coap.codes import Code
 from amistack.coap.message import Message
+from amistack.model.event_catalogue import DEMAND_RESET
 from amistack.model.registers import (
     DemandReading,
     DemandReset,
@@ -23,10 +24,9 @@ from amistack.model.registers import (
 )
 from amistack.model.resources import REGISTERS
 from meterd.clock import MeterClock
-from meterd.parts import Resource, granted, refused, unfit
-from meterd.programme.keeper import Log
+from meterd.parts import Log, Resource, granted, refused, unfit
 from meterd.recorder import Recorder
-from meterd.recording.demand import DEMAND_RESET, DemandPeriod
+from meterd.recording.demand import DemandPeriod
 from meterd.storage import Storage
 
 

@@ -8,10 +8,11 @@ Limit   SCHEDULE_COUNT_MAX schedules; those that have ended make room for others
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
-from amistack.model import ClockState, EndDeviceEventType
+from amistack.model import ClockState
 from amistack.model.event_catalogue import SCHEDULE_CHANGED, SCHEDULE_REFUSED
 from amistack.model.schedule import (
     DEFAULT_NUMBER,
@@ -21,6 +22,7 @@ from amistack.model.schedule import (
 )
 from meterd.clock import MeterClock
 from meterd.journal import Change, Value
+from meterd.parts import Log
 from meterd.recorder import Recorder
 from meterd.schedules import rules
 from meterd.schedules.spans import Stretch
@@ -28,13 +30,6 @@ from meterd.storage import SCHEDULE, Storage
 
 REVISION: Final = "schedule revision"
 """The note that counts the changes."""
-
-
-class Log(Protocol):
-    """The door of the meter's log."""
-
-    def __call__(self, event: EndDeviceEventType, detail: str | None, *, now: float) -> object:
-        """Put an event on record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +109,40 @@ class ScheduleBook:
         utc = self._clock.utc(now)
         fault = self._find_fault(schedule, utc)
         if fault is not None:
-            self._log(SCHEDULE_REFUSED, f"schedule {schedule.number}: {fault}", now=now)
+            self._refuse(schedule, fault, now)
             return fault
-        # Reads that were due before this are nobody's.
-        kept = replace(found or Kept(schedule), schedule=schedule, settled=int(utc))
         ended = [
             one.schedule.number
             for one in self.all()
             if rules.has_ended(one.schedule, utc) and one.schedule.number != schedule.number
         ]
         with self._storage.together():
-            self._storage.put(*((SCHEDULE, number, None) for number in ended), kept.change)
-            self._count(f"schedule {schedule.number} set, every {schedule.period_s} s", now)
+            self._storage.put(*((SCHEDULE, number, None) for number in ended))
+            self._set(schedule, found, utc, now)
         return None
+
+    def replace(self, schedules: Sequence[ReadSchedule], *, interval_s: int, now: float) -> None:
+        """Have those schedules and no others; what is recorded then is every `interval_s`.
+
+        As `take` and `cancel` of each, in one transaction, and judged against each other alone. One
+        that cannot be any more, because its time is over, is left out; that is logged.
+        """
+        # A clock that was lost is not before what it has recorded.
+        utc = max(self._clock.utc(now), float(self._recorder.recorded_until or 0))
+        before = {kept.schedule.number: kept for kept in self.all()}
+        standing: list[ReadSchedule] = []
+        with self._storage.together():
+            for schedule in schedules:
+                found = before.get(schedule.number)
+                if found is None or found.schedule != schedule:
+                    fault = self._fault_beside(standing, schedule, utc, interval_s)
+                    if fault is not None:
+                        self._refuse(schedule, fault, now)
+                        continue
+                    self._set(schedule, found, utc, now)
+                standing.append(schedule)
+            for number in sorted(before.keys() - {schedule.number for schedule in standing}):
+                self._end(number, now)
 
     def cancel(self, number: int, *, now: float) -> str | None:
         """End a schedule, the default one for its built-in time; why not, or None."""
@@ -134,20 +150,36 @@ class ScheduleBook:
             self._log(SCHEDULE_REFUSED, f"schedule {number}: {rules.UNKNOWN}", now=now)
             return rules.UNKNOWN
         with self._storage.together():
-            self._storage.put((SCHEDULE, number, None))
-            self._count(f"schedule {number} cancelled", now)
+            self._end(number, now)
         return None
 
     def _find_fault(self, schedule: ReadSchedule, utc: float) -> str | None:
         if self._clock.state is ClockState.UNSET:
             return rules.CLOCK_UNSET
+        standing = [kept.schedule for kept in self.all()]
+        interval_s = min(channel.interval_s for channel in self._recorder.channels)
+        return self._fault_beside(standing, schedule, utc, interval_s)
+
+    def _fault_beside(
+        self, standing: Sequence[ReadSchedule], schedule: ReadSchedule, utc: float, interval_s: int
+    ) -> str | None:
+        offset_s = -self._recorder.start_of(0)
         return rules.find_fault(
-            schedule,
-            [kept.schedule for kept in self.all()],
-            utc=utc,
-            interval_s=min(channel.interval_s for channel in self._recorder.channels),
-            offset_s=-self._recorder.start_of(0),
+            schedule, standing, utc=utc, interval_s=interval_s, offset_s=offset_s
         )
+
+    def _set(self, schedule: ReadSchedule, found: Kept | None, utc: float, now: float) -> None:
+        # Reads that were due before this are nobody's.
+        kept = replace(found or Kept(schedule), schedule=schedule, settled=int(utc))
+        self._storage.put(kept.change)
+        self._count(f"schedule {schedule.number} set, every {schedule.period_s} s", now)
+
+    def _end(self, number: int, now: float) -> None:
+        self._storage.put((SCHEDULE, number, None))
+        self._count(f"schedule {number} cancelled", now)
+
+    def _refuse(self, schedule: ReadSchedule, fault: str, now: float) -> None:
+        self._log(SCHEDULE_REFUSED, f"schedule {schedule.number}: {fault}", now=now)
 
     def _count(self, detail: str, now: float) -> None:
         self._storage.keep_note(REVISION, str(self.revision + 1))

@@ -2,7 +2,8 @@
 
 Spec    docs/protocol/model.md, "Daily report" and "Reports once more"
 Gives   one report at a time, the newest day first; older days follow `catch_up_s` apart; of a day
-        that is not acknowledged RETRY_COUNT retries or GIVE_UP_S after its time, one log entry
+        that is not acknowledged RETRY_COUNT retries or GIVE_UP_S after its time, one log entry;
+        it is tried on all the same: its next instant is a day away
 Limit   PAYLOAD_SIZE_MAX octets of a report with log entries; intervals are never left out
 """
 
@@ -16,16 +17,22 @@ from typing import Final
 
 from amistack.coap.codes import Code
 from amistack.coap.message import Message
-from amistack.model import CONTENT_FORMAT_V1, DailyReport, LogEntry, ReportAcknowledgement
+from amistack.model import (
+    CONTENT_FORMAT_V1,
+    DailyReport,
+    LogEntry,
+    RegistrationAcknowledgement,
+    ReportAcknowledgement,
+)
 from amistack.model.event_catalogue import READ_FAILED
 from amistack.model.report import Verdict
 from amistack.model.resources import REPORT
 from meterd.backoff import Backoff
 from meterd.clock import MeterClock
 from meterd.happenings import AgentEvent, Reported
-from meterd.parts import Due, Resource, Urgency
+from meterd.parts import Due, Log, Resource, Urgency
 from meterd.recorder import Recorder
-from meterd.schedules.book import Log, ScheduleBook
+from meterd.schedules.book import ScheduleBook
 from meterd.schedules.recall import RecallResource
 from meterd.storage import Storage
 
@@ -233,7 +240,11 @@ class DailyReports:
 
 
 def take_time(
-    clock: MeterClock, acknowledgement: ReportAcknowledgement, *, sent: float, now: float
+    clock: MeterClock,
+    acknowledgement: ReportAcknowledgement | RegistrationAcknowledgement,
+    *,
+    sent: float,
+    now: float,
 ) -> None:
     """Compare the clock with the stamps of an acknowledgement."""
     if acknowledgement.received_ms:  # Else the head-end does not know the time itself.

@@ -34,9 +34,9 @@ from amistack.model.scheduled_read import ScheduledRead, Span
 from amistack.model.wire import DAY_S
 from meterd.clock import MeterClock
 from meterd.happenings import AgentEvent, ReadSent
-from meterd.parts import Due, Resource, Urgency
+from meterd.parts import Due, Log, Resource, Urgency
 from meterd.recorder import RETENTION_DAYS, Recorder
-from meterd.schedules.book import Kept, Log, ScheduleBook
+from meterd.schedules.book import Kept, ScheduleBook
 from meterd.schedules.daily import AT_ONCE, PAYLOAD_SIZE_MAX, ROUNDING_S, in_words, take_time
 from meterd.schedules.occurrences import count_between, first_from, last_until
 from meterd.schedules.resource import SchedulesResource

@@ -24,9 +24,10 @@ from amistack.model import (
 from amistack.model.schedule import (
     ReadSchedule,
 )
-from meterd.agent import ReadSent
+from meterd.agent import RETRY_MAX, ReadSent
 from meterd.parts import Urgency
 from meterd.schedules.daily import GIVE_UP_S as DAY_GIVE_UP_S
+from meterd.schedules.daily import RETRY_COUNT as DAY_RETRY_COUNT
 from meterd.schedules.reads import GIVE_UP_S, RETRY_COUNT, RETRY_MAX_S
 from tests.meterd.bench import DAY, Bench
 from tests.meterd.scheduling import (
@@ -252,6 +253,39 @@ def test_daily_report_an_hour_late_is_logged_once_and_tried_on(late_s: int) -> N
     assert one.head_end.days[-1] == TODAY
     one.world.run(until=at(one, 23, day=TODAY + 1))
     assert failures(one) == [f"day {TODAY}"]
+
+
+@pytest.mark.requirement("B1-FR-141", "B1-FR-142", "B1-FR-143")
+def test_daily_reads_that_fail_are_one_entry_each_tried_on_and_the_next_brings_all() -> None:
+    one = bench(HOUR)
+    refused: list[tuple[float, int]] = []
+
+    def answer(heard: Heard) -> Message:
+        if heard.report is not None and heard.now < at(one, 0, day=TODAY + 3):
+            refused.append((heard.now, heard.report.day))
+            return Message.response(Code.INTERNAL_SERVER_ERROR)
+        return one.head_end.plain_answer(heard)
+
+    one.head_end.answer_to = answer
+    for day in (TODAY, TODAY + 1):
+        before, instant = len(refused), at(one, 0, day=day + 1) + 300
+        # Three tries take seconds at first, and most of an hour for one that tries ever later.
+        one.world.run(until=instant + (60 if day == TODAY else DAY_GIVE_UP_S + 60))
+        assert failures(one) == [f"day {each}" for each in range(TODAY, day + 1)]
+        one.world.run(until=instant + 23 * HOUR)
+        # Two retries, and it has failed; tried on, ever later.
+        newest = [when for when, told in refused[before:] if told == day]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(newest)]
+        assert len(newest) > DAY_RETRY_COUNT + 50
+        assert all(RETRY_MAX <= gap <= 1.5 * RETRY_MAX + 1 for gap in gaps[10:])
+        assert gaps[0] < 4 if day == TODAY else gaps[0] >= RETRY_MAX
+    hourly = [sum(when // HOUR == hour for when, _ in refused) for hour in range(12, 30)]
+    assert max(hourly) <= 5, "nobody is flooded"
+    one.world.run(until=at(one, 2, day=TODAY + 3))
+    taken = [heard.report for heard in one.head_end.heard if heard.report is not None]
+    assert [report.day for report in taken[-3:]] == [TODAY + 2, TODAY + 1, TODAY]
+    assert failures(one) == [f"day {TODAY}", f"day {TODAY + 1}"]
+    assert one.recorder.owed_days() == []
 
 
 def test_acknowledgement_that_cannot_be_kept_means_the_read_goes_again() -> None:

@@ -379,6 +379,41 @@ def test_meter_that_lost_the_time_loses_no_interval_and_takes_it_from_the_sessio
     assert days[-1] == bench.today() - 1
 
 
+@pytest.mark.parametrize("was_in_doubt", [False, True])
+def test_operator_who_sets_a_lost_clock_leaves_marked_what_was_in_doubt(
+    *, was_in_doubt: bool
+) -> None:
+    bench = started()
+    if was_in_doubt:
+        bench.head_end.wall = lambda now: bench.utc(now) + 500
+    bench.world.elapse(DAY)
+    bench.power_off()
+    bench.world.elapse(2 * HOUR)
+    bench.host_utc = 1000.0
+    bench.silence_head_end()
+    bench.power_on()
+    begun = bench.utc(bench.world.now)
+    if was_in_doubt:
+        begun = bench.entries(types.CLOCK_OUT_OF_STEP)[-1].at
+    bench.world.elapse(2 * HOUR)
+    bench.head_end.wall = bench.utc
+    stamp = ClockSetting(b"operator", round(bench.utc(bench.world.now) * 1000))
+    assert bench.oversight.clock.set_by_command(stamp, bench.world.now) is None
+    at = bench.utc(bench.world.now)
+    assert abs(bench.error_s()) < 0.01
+    bench.open_head_end()
+    bench.world.elapse(DAY)
+    flags: dict[int, Quality] = {}
+    for report in bench.head_end.reports:
+        (block,) = report.blocks
+        start = bench.recorder.start_of(report.day)
+        flags |= {start + HOUR * n: flag for n, flag in enumerate(block.flags())}
+    for hour, flag in flags.items():
+        is_doubtful = begun < hour + HOUR and hour <= at
+        assert bool(flag & Quality.TIME_DOUBTFUL) is is_doubtful, (hour, flag)
+        assert bool(flag & Quality.CLOCK_ADJUSTED) is (hour <= at < hour + HOUR)
+
+
 def test_first_start_with_a_lost_time_records_its_history_when_it_has_one() -> None:
     bench = OverseenBench(host_utc=1000.0)
     bench.silence_head_end()

@@ -413,14 +413,15 @@ def test_entries_that_found_no_room_go_with_a_later_report() -> None:
     assert one.recorder.entries_due(20_701) == entries[ENTRIES_PER_REPORT_MAX:]
 
 
-def test_log_beyond_the_retention_is_dropped() -> None:
+@pytest.mark.requirement("I2-NFR-05")
+def test_log_of_45_days_is_kept_and_what_is_older_is_dropped() -> None:
     one = bench(StubSource(known_from=MIDNIGHT))
     one.recorder.advance(MIDNIGHT)
     old = one.recorder.log(MIDNIGHT + 5, REGISTERED)
     new = one.recorder.log(MIDNIGHT + DAY + 5, REGISTERED)
-    one.recorder.advance(MIDNIGHT + (RETENTION_DAYS + 1) * DAY - 1)
+    one.recorder.advance(MIDNIGHT + 46 * DAY - 1)
     assert one.recorder.entries_due(20_800) == [old, new]
-    one.recorder.advance(MIDNIGHT + (RETENTION_DAYS + 1) * DAY)
+    one.recorder.advance(MIDNIGHT + 46 * DAY)
     assert one.recorder.entries_due(20_800) == [new]
 
 

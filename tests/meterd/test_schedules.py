@@ -164,6 +164,43 @@ def test_schedule_beside_the_limits_is_taken(schedule: ReadSchedule) -> None:
     assert put(one, schedule).code == Code.CHANGED
 
 
+CHANGE = NOW + 10 * DAY
+"""When one schedule makes way for another."""
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "is_taken"),
+    [
+        (CHANGE, 0, True),
+        (CHANGE + DAY, CHANGE + 2 * DAY, True),
+        (CHANGE - 1, 0, False),
+        (0, CHANGE - 1, False),
+    ],
+)
+def test_schedules_that_read_at_the_same_instants_may_follow_one_another(
+    start_s: int, end_s: int, is_taken: bool, is_reversed: bool
+) -> None:
+    one = bench(HOUR)
+    until = ReadSchedule(1, 12 * HOUR, 60, end_s=CHANGE)
+    then = ReadSchedule(2, 12 * HOUR, 60, start_s=start_s, end_s=end_s)
+    first, second = (then, until) if is_reversed else (until, then)
+    set_up(one, first)
+    answer = put(one, second)
+    assert (answer.code == Code.CHANGED, answer.payload == b"overlapping") == (
+        is_taken,
+        not is_taken,
+    )
+
+
+@pytest.mark.parametrize("is_default_first", [True, False])
+def test_default_read_is_in_the_way_of_none(is_default_first: bool) -> None:
+    one = bench(HOUR)
+    both = ReadSchedule(0, DAY, 60), ReadSchedule(1, DAY, 60)
+    set_up(one, *(both if is_default_first else both[::-1]))
+    assert [stored.schedule for stored in table(one).schedules] == list(both)
+
+
 def test_sixteen_schedules_are_kept_and_another_is_refused_until_one_has_ended() -> None:
     one = bench(HOUR)
     soon = int(one.utc(one.world.now)) + 2 * HOUR

@@ -28,6 +28,7 @@ import pytest
 import structlog
 
 from amistack.links import open_udp
+from amistack.model.control import Action, ControlCommand, Refusal
 from amistack.session.fleet import encode_public_key, meter_credential
 from meterd import daemon
 from meterd.agent import Hindered, ReadAnswered, Registered, Reported, Stage, StorageFailed
@@ -209,6 +210,36 @@ def test_status_for_the_eye() -> None:
     ):
         assert part in text
     assert "hindered" not in text
+
+
+async def test_meter_tells_where_its_switch_is_and_what_is_measured(tmp_path: Path) -> None:
+    settings = load_settings(_made(tmp_path))
+    meter = await Meter.open(settings)
+    try:
+        await meter.start()
+        told = meter.status().switch
+        assert told is not None
+        assert (told.position, told.outcome, told.current) == ("closed", "none", "present")
+        assert (told.newest, told.limit_from, told.limit_until) == (0, None, None)
+        switch = meter.fittings.switch
+        assert switch is not None
+        command = ControlCommand(7, int(time.time()) + 600, Action.DISCONNECT)
+        now = meter._link.now()  # type: ignore[union-attr]
+        # Only a clock that was set obeys: here it is not compared yet, and set all the same.
+        assert switch.command(command, now=now).refusal is Refusal.NONE
+        told = meter.status().switch
+    finally:
+        meter.stop()
+    assert told is not None
+    assert (told.position, told.newest, told.current) == ("open", 7, "absent")
+    assert abs(told.since - time.time()) < 5
+    text = show(_status(switch=dataclasses.asdict(told)))
+    assert "switch          open since" in text
+    assert "current absent, load side absent" in text
+    limited = dataclasses.replace(told, limit_from=1_800_000_000, limit_until=1_800_086_400)
+    text = show(_status(switch=dataclasses.asdict(limited)))
+    assert "load limit from 2027-01-15 08:00:00Z to 2027-01-16 08:00:00Z, closed 0 times" in text
+    assert "switch" not in show(_status())
 
 
 def test_what_is_wrong_is_in_the_text() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from amistack.model import ClockReading, ClockState, EndDeviceEventType, LogEntry
+from amistack.model import ClockReading, ClockState
 from amistack.model.control import (
     Action,
     ControlAnswer,
@@ -17,7 +17,7 @@ from amistack.model.control import (
     Sense,
     SwitchState,
 )
-from amistack.model.dump import DumpPage, DumpPart, DumpRequest, LogBatch, pages_of
+from amistack.model.dump import DumpPage, DumpPart, DumpRequest, pages_of
 from amistack.model.messages import (
     MessageList,
     MessageStanding,
@@ -92,15 +92,6 @@ standings = st.lists(
     unique_by=lambda one: one.identifier,
 ).map(lambda found: tuple(sorted(found, key=lambda one: one.identifier)))
 
-event_types = st.builds(EndDeviceEventType, *[st.integers(0, 65_535)] * 4)
-entries = st.builds(
-    LogEntry,
-    counters,
-    utc_s,
-    event_types,
-    st.none() | st.text(st.characters(codec="ascii"), min_size=1, max_size=64),
-    st.booleans(),
-)
 parts = st.lists(
     st.builds(
         DumpPart,
@@ -121,9 +112,5 @@ MESSAGES = {
     "message-list": (MessageList, st.builds(MessageList, clocks, standings)),
     "dump-request": (DumpRequest, st.builds(DumpRequest, st.integers(0, 63))),
     "dump-page": (DumpPage, parts.map(lambda some: pages_of(some)[0])),
-    "log-batch": (
-        LogBatch,
-        st.builds(LogBatch, st.lists(entries, min_size=2, max_size=4).map(tuple)),
-    ),
 }
 """As in `tests.model.messages`."""

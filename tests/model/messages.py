@@ -33,7 +33,7 @@ from amistack.model import (
 from amistack.model.diagnosis import Check, Diagnosis, Finding, Occasion, Outcome
 from amistack.model.history import DayRange, HistoryAnswer, HistoryParts, HistoryRequest, PastDay
 from amistack.model.scheduled_read import ScheduledRead, Span
-from tests.model import control, noticing, programmes, scheduling
+from tests.model import control, holdings, home, noticing, programmes, scheduling
 
 DAY_S = 86_400
 REGISTER_MAX = 2**53 - 1
@@ -241,6 +241,8 @@ MESSAGES = {
         ),
     ),
     **control.MESSAGES,
+    **holdings.MESSAGES,
+    **home.MESSAGES,
     **noticing.MESSAGES,
     **programmes.MESSAGES,
     **scheduling.MESSAGES,

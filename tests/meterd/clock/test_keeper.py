@@ -8,10 +8,11 @@ sets it; every jump and every failure is on record, and no jump comes without it
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amistack.coap.codes import Code
@@ -67,13 +68,22 @@ def test_event_comes_above_120_seconds_only_and_once(sign: int, offset: int, is_
         assert bench.clock.state_at(bench.now) is ClockState.DOUBTFUL
 
 
+def before(place: int, *, of: int) -> float:
+    """The start at which a meter 100 s behind is done asking a minute before that second."""
+    return (place - 60 - int(EPOCH) + 100 - (SAMPLES_PER_RUN - 1) * 5) % of
+
+
 @pytest.mark.requirement("B1-FR-90")
 @given(
     ahead=st.floats(-119, 119).filter(lambda ahead: abs(ahead) > 21),
     start=st.floats(0, 3600),
-    lengths=st.sampled_from([(900,), (300,), (300, 3600), (600, 900)]),
+    lengths=st.sampled_from([(900,), (300,), (300, 3600), (600, 900), (3600,)]),
     offset_min=st.sampled_from([0, 60, -210, 345]),
 )
+# A minute before a boundary that only the second length has, and one of a quarter of an hour's
+# offset: a jump of 100 s would be over it.
+@example(ahead=-100.0, start=before(900, of=1800), lengths=(600, 900), offset_min=0)
+@example(ahead=-100.0, start=before(900, of=3600), lengths=(3600,), offset_min=345)
 @settings(deadline=None, max_examples=60)
 def test_clock_is_compared_within_a_day_and_moved_strictly_inside_an_interval(
     ahead: float, start: float, lengths: tuple[int, ...], offset_min: int
@@ -87,11 +97,9 @@ def test_clock_is_compared_within_a_day_and_moved_strictly_inside_an_interval(
         places = [divmod(utc + offset_min * 60, length) for utc in (old, new)]
         assert places[0][0] == places[1][0]
         assert all(0 < into < length for _, into in places)
-    asked = len(bench.asked)
-    for _ in range(5):
-        bench.elapse(DAY_S)
-        assert len(bench.asked) > asked
-        asked = len(bench.asked)
+    bench.elapse(5 * DAY_S)
+    times = [*bench.asked, bench.now]
+    assert all(later - earlier <= 86_400 for earlier, later in itertools.pairwise(times))
 
 
 @pytest.mark.requirement("B1-FR-90")
@@ -182,20 +190,23 @@ def _without_room(bench: ClockBench) -> None:
 
 @pytest.mark.requirement("B1-FR-93")
 @pytest.mark.parametrize(
-    ("fail", "event", "words"),
+    ("fail", "event", "words", "counter"),
     [
-        (_unreachable, CLOCK_SYNC_FAILED, "no answer"),
-        (_unsure, CLOCK_SYNC_FAILED, "give or take 45.0"),
-        (_without_room, CLOCK_FAILED, "fit into no interval"),
+        (_unreachable, CLOCK_SYNC_FAILED, "no answer", "time synchronisation failed"),
+        (_unsure, CLOCK_SYNC_FAILED, "give or take 45.0", "time synchronisation failed"),
+        (_without_room, CLOCK_FAILED, "fit into no interval", "clock not corrected"),
     ],
 )
-def test_every_failed_attempt_is_on_record(fail: object, event: object, words: str) -> None:
+def test_every_failed_attempt_is_on_record(
+    fail: object, event: object, words: str, counter: str
+) -> None:
     bench = ClockBench(ahead_s=-60)
     fail(bench)  # type: ignore[operator]
     bench.elapse(DAY_S / 2)
     assert bench.jumps == []
     (entry,) = [entry for entry in bench.log if entry[1] == event]
     assert words in (entry[2] or "")
+    assert bench.keeper.counters == {counter: 1}
 
 
 def test_head_end_that_is_not_heard_for_days_is_missed_once_a_day() -> None:

@@ -15,13 +15,14 @@ from amistack.model.resources import DUMP
 from amistack.session.credentials import AuthenticationKey
 from amistack.session.fleet import encode_public_key
 from meterd.display import DisplayPart
+from meterd.local import tools
 from meterd.local.dumping import DumpResource
 from meterd.local.framed import FramedStation
 from meterd.local.gate import Gate, Order
 from meterd.local.snapshot import Snapshot
 from meterd.local.station import LocalStation
 from meterd.local.tool import Answered, Failed, Ready, ToolStation
-from meterd.local.tools import Authority, tool_address, tool_credential, tools_of
+from meterd.local.tools import tool_address, tool_credential, tools_of
 from meterd.switch import SwitchPart
 from tests.meterd.bench import METER, meter_key
 from tests.meterd.display.test_viewing import Meter
@@ -38,7 +39,7 @@ def public_key(number: int) -> str:
     return encode_public_key(key_of(number).public_key()).hex()
 
 
-PROGRAMMER, READER, STRANGER, VIEWER = 31, 32, 33, 34
+PROGRAMMER, READER, STRANGER, VIEWER, CHANGER = 31, 32, 33, 34, 35
 
 
 class Port:
@@ -72,7 +73,7 @@ class Port:
             resources=resources,
         )
         self.dump = DumpResource(
-            lambda now: self.snapshot.parts(now=now),
+            self.snapshot.parts,
             on_dump=lambda _: self.attempts.append(("dump", True)),
         )
         dice = random.Random(1)
@@ -80,9 +81,10 @@ class Port:
             key=meter_key(),
             tools=tools_of(
                 {
-                    Authority.LOOK: [public_key(VIEWER), public_key(READER)],
-                    Authority.READ: [public_key(READER)],
-                    Authority.CHANGE: [public_key(PROGRAMMER)],
+                    tools.VIEWER: [public_key(VIEWER), public_key(READER)],
+                    tools.READER: [public_key(READER)],
+                    tools.PROGRAMMER: [public_key(PROGRAMMER)],
+                    tools.CHANGER: [public_key(CHANGER)],
                 }
             ),
             resources=[*resources, self.dump],

@@ -18,7 +18,8 @@ from meterd.local.framed import LINE
 from meterd.local.gate import HOLD_S, Gate, Order, Yielding
 from meterd.local.station import LocalStation
 from meterd.local.tool import Answered, Ready, ToolEvent, ToolStation
-from meterd.local.tools import Authority, tools_of
+from meterd.local.tools import READER as READER_ROLE
+from meterd.local.tools import tools_of
 from tests.meterd.bench import METER, meter_key
 from tests.meterd.local.bench import READER, public_key, tool_key
 from tests.meterd.test_fittings import Fitted
@@ -36,7 +37,7 @@ class Site(Fitted):
         dice = random.Random(1)
         self.station = LocalStation(
             key=meter_key(),
-            tools=tools_of({Authority.READ: [public_key(READER)]}),
+            tools=tools_of({READER_ROLE: [public_key(READER)]}),
             resources=self.agent.resources,
             gate=gate,
             on_access=lambda *_, **__: None,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from amistack.identifiers import format_eui64
 from amistack.model import (
     Channel,
     EndDeviceEventType,
@@ -20,10 +21,14 @@ from amistack.model import (
     register_energy,
 )
 from amistack.model.event_catalogue import CATALOGUE
+from amistack.model.home import DEVICE_COUNT_MAX
+from meterd.clock.marks import MARK_COUNT_MAX
 from meterd.metrology import HouseholdProfile
 from meterd.recorder import RETENTION_DAYS, Recorder
-from meterd.storage import ENTRY_COUNT_MAX, Storage
+from meterd.recording.demand import PERIOD_COUNT_MAX
+from meterd.storage import CLOCK_MARK, DEMAND, ENTRY_COUNT_MAX, HOME, Storage
 from tests.meterd.display.test_viewing import Meter
+from tests.meterd.home.devices import device, subscription
 from tests.meterd.local.bench import Port
 from tests.meterd.switch.house import MONDAY
 
@@ -45,6 +50,16 @@ def fill_log(storage: Storage, count: int = ENTRY_COUNT_MAX) -> None:
             storage.keep_entry(
                 at, event, detail if number % 3 == 0 else None, is_time_doubtful=False
             )
+        # The bookkeeping, as full as it gets.
+        for _ in range(MARK_COUNT_MAX):
+            begin = MONDAY - dice.randrange(RETENTION_DAYS * DAY_S)
+            storage.put((CLOCK_MARK, begin, [begin + dice.randrange(900), 4]))
+        for number in range(PERIOD_COUNT_MAX):
+            period = [dice.randrange(MONDAY) for _ in range(5)]
+            storage.put((DEMAND, number, [*period, b"\x84\x00\x00\xf4\x80"]))
+        for number in range(1, DEVICE_COUNT_MAX + 1):
+            row = [subscription(number).encode(), False, 1, MONDAY - number]
+            storage.put((HOME, format_eui64(device(number)), row))
 
 
 class LargestRecorder:
@@ -64,6 +79,7 @@ class LargestRecorder:
             for number in range(1, 9)
         )
         self.channel_set = 1
+        self.shelf = recorder.shelf
         self._sources = [HouseholdProfile(seed, interval_s=300) for seed in range(8)]
 
     def channel_set_of(self, day: int) -> int:

@@ -22,8 +22,9 @@ from amistack.model.control import (
     Refusal,
     SwitchState,
 )
-from amistack.model.dump import DumpPage, LogBatch
+from amistack.model.dump import DumpPage
 from amistack.model.events import REGISTERED
+from amistack.model.holdings import LogBatch
 from amistack.model.messages import TextMessage
 from amistack.model.resources import SWITCH
 from amistack.session.credentials import AuthenticationKey, Kid, ccs_credential

@@ -17,14 +17,15 @@ import pytest
 
 from amistack.errors import ConfigError
 from amistack.keystore import make_key, save_key
-from amistack.model.dump import DumpPart, LogBatch, pages_of
+from amistack.model.dump import DumpPart, pages_of
 from amistack.model.event_catalogue import ACCESSED
 from amistack.model.events import ACCESS_DENIED
+from amistack.model.holdings import LogBatch
 from amistack.session.fleet import encode_public_key
 from meterd.cli import main
 from meterd.daemon import Meter, load_settings
 from meterd.local.dump_file import read_dump, write_dump
-from meterd.local.port import DUMPED
+from meterd.local.dumping import DUMPED
 from meterd.provision import CONFIG_FILE, Identity, Template, provision
 from tests.support.head_end import key_of
 
@@ -114,13 +115,44 @@ async def test_tool_reads_and_dumps_over_tcp_and_every_attempt_is_in_the_log(
             if part.path == "log"
             for entry in LogBatch.decode(part.payload).entries
         ]
-        assert (DUMPED, None) in logged
+        assert (DUMPED, "field tool") in logged
         assert ACCESSED in [event for event, _ in logged]
         denied = [detail for event, detail in logged if event == ACCESS_DENIED]
         assert any("unknown tool" in str(detail) for detail in denied)
         assert any("may not do that" in str(detail) for detail in denied)
         assert await asyncio.to_thread(main, ["tool", "show", str(file)]) == 0
         assert "45 rep" in capsys.readouterr().out
+    finally:
+        meter.stop()
+        await meter.wait_stopped()
+
+
+async def test_tool_has_the_meter_look_at_itself_and_says_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    viewer, changer = tool_key(tmp_path / "viewer.pem"), tool_key(tmp_path / "changer.pem")
+    port = f'listen = "127.0.0.1:0"\nviewers = ["{viewer}"]\nchangers = ["{changer}"]'
+    identity = make_meter(tmp_path, port)
+    meter = await Meter.open(load_settings(tmp_path / CONFIG_FILE))
+    try:
+        await meter.start()
+        assert meter._local is not None
+        assert meter._local.address is not None
+        where = ["--address", f"127.0.0.1:{meter._local.address[1]}"]
+        looking = Tool(identity, tmp_path / "viewer.pem", where)
+        # A clock that nobody has compared yet is one that failed.
+        assert await looking.run("test") == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines if " failed" in line] == ["clock"]
+        assert "checksum       passed" in [line[:21] for line in lines]
+        now = time.monotonic()
+        stamp_ms = int(meter.agent.clock.utc(now) * 1000)
+        meter.agent.clock.take_sample(sent=now, got=now, received_ms=stamp_ms, held_ms=0)
+        assert await looking.run("test") == 0
+        assert " failed" not in capsys.readouterr().out
+        for command in ("read", "test"):
+            assert await Tool(identity, tmp_path / "changer.pem", where).run(command) == 1
+            assert "4.03 FORBIDDEN may not do that" in capsys.readouterr().err
     finally:
         meter.stop()
         await meter.wait_stopped()

@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 from amistack.model import pack
 from amistack.model.programme_check import INTERVALS_PER_REPORT_MAX, faults_of
 from amistack.model.quantity import Quantity
+from amistack.model.registration import CHANNEL_COUNT_MAX
 from meterd.metrology.profile import HouseholdProfile
 from meterd.metrology.supply import MadeUpSupply
 from meterd.programme.fit import (
     DAY_OCTETS,
+    HISTORY_DAYS,
     MEMORY_OCTETS,
     VALUE_OCTETS,
     Abilities,
+    history_octets,
     misfits,
     octets_of,
 )
@@ -89,6 +92,31 @@ def test_history_of_the_largest_programme_fits_the_memory_and_the_model_bounds_i
     rows = [[DAY_TABLE, key, value] for key, value in storage.items(DAY_TABLE)]
     assert len(rows) == 46 * 8
     assert len(cbor2.dumps(rows)) <= octets_of(LARGEST) <= MEMORY_OCTETS
+
+
+@pytest.mark.requirement("B1-FR-123", "B1-NFR-19")
+def test_any_programme_there_can_be_fits_45_days_of_its_memory() -> None:
+    abilities = Abilities(frozenset(Quantity), 300, 0)
+    whats = [
+        *((quantity, 0) for quantity in Quantity),
+        *((Quantity.DELIVERED, tier) for tier in range(1, 9)),
+        *((Quantity.RECEIVED, tier) for tier in range(1, 9)),
+    ]
+    # As many channels and as many intervals as a report takes: 10 of 5 minutes, or more of longer.
+    for count, minutes in ((10, 5), (16, 10), (16, 15)):
+        wanted = programme(
+            1,
+            *(
+                channel(number, what, minutes, tier)
+                for number, (what, tier) in enumerate(whats[:count])
+            ),
+        )
+        assert sum(DAY // one.interval_s for one in wanted.channels) <= INTERVALS_PER_REPORT_MAX
+        assert [str(fault) for fault in misfits(wanted, abilities) if "octets" in str(fault)] == []
+        assert octets_of(wanted) <= MEMORY_OCTETS
+    most = history_octets(CHANNEL_COUNT_MAX, INTERVALS_PER_REPORT_MAX)
+    assert most == MEMORY_OCTETS
+    assert HISTORY_DAYS > 45
 
 
 def test_meter_of_a_made_up_load_can_do_the_largest_programme() -> None:

@@ -1,8 +1,8 @@
 """Read schedules that come with a programme.
 
 The contract under test: they are in force with the programme, in place of all others, not before;
-what stays the same keeps how far it was acknowledged; a programme without any leaves them alone;
-one whose schedules cannot be is refused whole.
+each goes on, under its number, where it was acknowledged, changed or not; a programme without any
+leaves them alone; one whose schedules cannot be is refused whole.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import dataclasses
 import pytest
 
 from amistack.coap.codes import Code
+from amistack.model.event_catalogue import SCHEDULE_CHANGED, SCHEDULE_REFUSED
 from amistack.model.programme import Programme
 from amistack.model.programme_state import ProgrammeRefusal
 from amistack.model.schedule import SCHEDULE_COUNT_MAX, ReadSchedule
+from meterd.clock import MeterClock
 from meterd.programme.following import follow_schedules
 from meterd.schedules.book import ScheduleBook
+from meterd.schedules.spans import Stretch
 from tests.meterd.programme.bench import DAY, MIDNIGHT, Meter, programme
 
 HOURLY = ReadSchedule(1, 3600, 60)
@@ -59,19 +62,58 @@ def test_schedules_are_in_force_with_their_programme_and_not_before() -> None:
     assert meter.schedules == [HOURLY, QUARTERLY]
 
 
-def test_schedule_that_stays_the_same_keeps_how_far_it_was_acknowledged() -> None:
+def test_each_schedule_keeps_how_far_it_was_acknowledged_whether_it_changes_or_not() -> None:
     meter = Followed()
-    meter.book.take(HOURLY, now=meter.utc)
-    meter.book.take(DAILY, now=meter.utc)
-    kept = dataclasses.replace(meter.book.all()[0], cursor=MIDNIGHT)
-    meter.storage.put(kept.change)
-    changed = dataclasses.replace(DAILY, offset_s=60)
-    meter.ask(Code.PUT, with_schedules(1, HOURLY, changed).encode())
+    owed = (Stretch(MIDNIGHT - 7200, MIDNIGHT - 3600),)
+    for one in (HOURLY, DAILY):
+        meter.book.take(one, now=meter.utc)
+        kept = meter.book.find(one.number)
+        assert kept is not None
+        meter.storage.put(dataclasses.replace(kept, cursor=MIDNIGHT, owed=owed).change)
+    same, changed = meter.book.find(1), dataclasses.replace(DAILY, offset_s=60)
+    meter.ask(Code.PUT, with_schedules(1, HOURLY, QUARTERLY, changed).encode())
+    revision = meter.book.revision
     meter.run_until(MIDNIGHT + DAY + 1)
-    assert meter.book.find(1) == kept
+    assert meter.book.find(1) == same
     found = meter.book.find(3)
     assert found is not None
-    assert (found.schedule, found.cursor) == (changed, 0)
+    assert (found.schedule, found.cursor, found.owed) == (changed, MIDNIGHT, owed)
+    # Reads that the old one had due are nobody's.
+    assert MIDNIGHT + DAY <= found.settled <= MIDNIGHT + DAY + 1
+    new = meter.book.find(2)
+    assert new is not None
+    assert (new.cursor, new.owed) == (0, ())
+    assert meter.details(SCHEDULE_CHANGED)[-2:] == [
+        "schedule 2 set, every 900 s",
+        "schedule 3 set, every 86400 s",
+    ]
+    assert meter.book.revision == revision + 2
+
+
+def test_schedules_come_into_force_though_the_clock_is_lost_meanwhile() -> None:
+    meter = Followed()
+    meter.ask(Code.PUT, with_schedules(1, HOURLY).encode())
+    meter.utc = MIDNIGHT + DAY
+    meter.recorder.advance(meter.utc)
+    meter.clock = MeterClock(utc=1_000.0, now=meter.utc, is_set=False)
+    meter.book = ScheduleBook(meter.storage, meter.recorder, meter.clock, meter.log)
+    # What runs is there, and nobody knows since when.
+    follow_schedules(meter.book, with_schedules(1, HOURLY), now=meter.utc)
+    found = meter.book.find(1)
+    assert found is not None
+    assert found.settled == MIDNIGHT + DAY
+
+
+def test_schedule_whose_time_is_over_as_its_programme_begins_is_left_out_and_logged() -> None:
+    meter = Followed()
+    short = dataclasses.replace(HOURLY, number=4, end_s=MIDNIGHT + DAY + 3600)
+    meter.ask(Code.PUT, with_schedules(1, short, QUARTERLY).encode())
+    # The power is off for three days.
+    meter.utc = MIDNIGHT + 3 * DAY
+    meter.restart()
+    meter.keeper.handle_timer(now=meter.utc)
+    assert meter.schedules == [QUARTERLY]
+    assert meter.details(SCHEDULE_REFUSED) == ["schedule 4: past"]
 
 
 def test_schedules_that_change_places_are_both_in_force() -> None:

@@ -110,6 +110,25 @@ def test_interval_length_changes_from_afar_without_losing_or_doubling_an_interva
     check_intervals(meter, range(TODAY - 1, TODAY + 3))
 
 
+@pytest.mark.requirement("B1-FR-126")
+def test_days_are_read_as_they_were_recorded_as_long_as_they_are_kept() -> None:
+    meter = Meter()
+    lengths = {}
+    for version, minutes in enumerate((5, 10, 15, 30), start=1):
+        put(meter, programme(version, minutes=minutes))
+        lengths[TODAY + version - 1] = minutes * 60
+        meter.run_until(MIDNIGHT + version * DAY)
+    # 45 days whole, and the running one: the first is still there, the next day it is not.
+    meter.run_until(MIDNIGHT + 46 * DAY - 1)
+    meter.restart()
+    for day, length in lengths.items():
+        assert [block.interval_s for block in meter.recorder.block(day)] == [length] * 2
+    check_intervals(meter, range(TODAY, TODAY + 45))
+    meter.run_until(MIDNIGHT + 46 * DAY)
+    assert meter.recorder.block(TODAY) == []
+    check_intervals(meter, range(TODAY + 1, TODAY + 46))
+
+
 @pytest.mark.parametrize("second", [0, 1, 7 * 3600, DAY - 1])
 @pytest.mark.parametrize("offset_min", [-330, 0, 345])
 def test_what_records_otherwise_begins_at_a_midnight_of_the_meters_standard_time(

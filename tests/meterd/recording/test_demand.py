@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amistack.errors import StoreError
+from amistack.model.event_catalogue import DEMAND_RESET, Importance, kind_of
 from amistack.model.programme import DemandRules
 from amistack.model.quantity import Quantity
 from meterd.recording.demand import (
-    DEMAND_RESET,
     PERIOD_COUNT_MAX,
     RESET_APART_S,
     DemandPeriod,
@@ -116,6 +116,18 @@ def test_energy_from_before_a_reset_is_in_no_window_after_it() -> None:
         one.reset(MIDNIGHT + 1200)
         one.take(MIDNIGHT + 1200, [1, 1, 1, 1, 1], step_s=300, rules=rules)
         assert one.period.peak == 12
+    # What is left of a sub-interval after the reset is no whole one, however much flows in it.
+    one = register()
+    one.take(MIDNIGHT, [0, 0, 0, 900], step_s=300, rules=BLOCKS)
+    one.reset(MIDNIGHT + 1200)
+    one.take(MIDNIGHT + 1200, [500, 500, 1, 1, 1], step_s=300, rules=BLOCKS)
+    assert (one.period.peak, one.period.peak_at) == (12, MIDNIGHT + 2700)
+    # Nor is one whose first step began before the reset, in the middle of that step.
+    one = register()
+    one.take(MIDNIGHT, [1, 1, 1], step_s=300, rules=BLOCKS)
+    one.reset(MIDNIGHT + 1000)
+    one.take(MIDNIGHT + 900, [500, 500, 500, 1, 1, 1], step_s=300, rules=BLOCKS)
+    assert (one.period.peak, one.period.peak_at) == (12, MIDNIGHT + 2700)
 
 
 def test_second_reset_within_a_day_is_refused_and_one_at_the_day_is_not() -> None:
@@ -153,6 +165,25 @@ def test_reset_by_date_falls_on_the_midnight_of_standard_time(offset_min: int) -
     assert start < over.peak_at <= start + 2 * DAY
     meter.run_until(start + 3 * DAY)
     assert meter.details(DEMAND_RESET) == ["by date"]
+
+
+@pytest.mark.parametrize("after", [SLIDING, DemandRules(1800, 600), DemandRules(3600, 900)])
+def test_no_window_reaches_across_a_change_of_the_rules(after: DemandRules) -> None:
+    one = register()
+    one.take(MIDNIGHT, [10] * 12, step_s=300, rules=DemandRules(3600, 1800))
+    assert (one.period.peak, one.period.peak_at) == (120, MIDNIGHT + 3600)
+    one.take(MIDNIGHT + 3600, [10] * 6, step_s=300, rules=after)
+    one.take(MIDNIGHT + 5400, [10] * 6, step_s=300, rules=after)
+    assert (one.period.peak, one.period.peak_at) == (120, MIDNIGHT + 3600)
+    one.take(MIDNIGHT + 7200, [11] * 12, step_s=300, rules=after)
+    assert one.period.peak == 132
+
+
+def test_reset_is_in_the_catalogue_as_something_that_is_billed_by() -> None:
+    assert (kind_of(DEMAND_RESET).words, kind_of(DEMAND_RESET).importance) == (
+        "demand reset",
+        Importance.BILLING,
+    )
 
 
 def test_reset_by_date_is_left_out_within_a_day_of_one_by_hand() -> None:

@@ -7,6 +7,8 @@ was answered survives any power cut.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -163,8 +165,18 @@ def test_arming_what_is_closed_is_refused() -> None:
 # Closing
 
 
-def test_live_load_side_is_not_closed_onto_and_the_number_is_used_up() -> None:
+@pytest.mark.parametrize("has_contact", [True, False])
+def test_live_load_side_is_not_closed_onto_and_the_number_is_used_up(
+    has_contact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house = disconnected()
+    if not has_contact:  # A relay that says nothing of itself: the load side alone must do.
+        real = house.service.measure
+        monkeypatch.setattr(
+            house.service,
+            "measure",
+            lambda *, now: replace(real(now=now), is_contact_closed=None),
+        )
     house.fault(back_feed_mv=230_000)
     command = ControlCommand(2, int(house.clock.utc(house.now)) + 600, Action.CONNECT)
     answer = house.switch.command(command, now=house.now)
