@@ -422,7 +422,8 @@ def _agent(
     if settings.pins is not None:
         from meterd.gpio.keeper import open_pins
 
-        pins = open_pins(settings.pins, is_live=metrology.is_live)
+        power = None if driver is None else driver.sensor.power
+        pins = open_pins(settings.pins, is_live=metrology.is_live, power=power)
         service = pins.service or service
     recorder = Recorder(
         storage,

@@ -18,7 +18,7 @@ from amistack.model import EndDeviceEventType
 from meterd.gpio.driver import PinDriver
 from meterd.gpio.panel import Changed, Panel, Role
 from meterd.gpio.pins import GpiodPins, Pins
-from meterd.gpio.service import PinService
+from meterd.gpio.service import PinService, Power
 from meterd.gpio.settings import PinSettings
 
 PINS_LOST: Final = EndDeviceEventType(3, 21, 60, 47)  # Metrology, IO, LossDetected
@@ -40,8 +40,10 @@ class Sources(Protocol):
 class PinKeeper:
     """Panel, driver and relay of one meter."""
 
-    def __init__(self, settings: PinSettings, pins: Pins | None = None) -> None:
-        """`pins` stand in for those of the chip."""
+    def __init__(
+        self, settings: PinSettings, pins: Pins | None = None, power: Power | None = None
+    ) -> None:
+        """`pins` stand in for those of the chip; `power` is what the real meter says of it."""
         chip = pins or GpiodPins(settings.chip)
         self.panel: Final = Panel(settings.inputs)
         self._driver = PinDriver(self.panel, chip, settings.inputs, active_low=settings.active_low)
@@ -54,6 +56,7 @@ class PinKeeper:
                 chip,
                 relay_line=settings.relay,
                 opens_when_active=settings.relay_opens_when_active,
+                power=power,
             )
         )
         self._has_inputs = bool(settings.inputs)
@@ -119,8 +122,8 @@ class PinKeeper:
             self._log.error("log entry lost", reason=str(error))
 
 
-def open_pins(settings: PinSettings, *, is_live: bool) -> PinKeeper:
-    """The pins that the settings name. Raises ConfigError."""
+def open_pins(settings: PinSettings, *, is_live: bool, power: Power | None = None) -> PinKeeper:
+    """The pins that the settings name, of a meter with that `power`. Raises ConfigError."""
     if settings.relay is not None and not is_live:
         raise ConfigError("pins: a relay goes with a real meter; a made-up load has its own")
-    return PinKeeper(settings)
+    return PinKeeper(settings, power=power)

@@ -1,21 +1,31 @@
-"""A service behind pins: a relay on an output, what is seen of it on inputs.
+"""A service behind pins: a relay on an output, what is seen of it on inputs and by the metrology.
 
 Gives   `Service` for a real meter; without a pin for the load side nothing is known of it
 Raises  LinkError from `drive` while the pin cannot be had
-Never   moves the relay before it is told to: the output is opened with the level it is to have
+Never   moves the relay before it is told to: the output is opened with the level it is to have;
+        takes what flowed before a move for what flows after it
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from typing import Protocol
 
 from amistack.errors import LinkError
 from meterd.gpio.panel import Panel, Role
 from meterd.gpio.pins import Output, Pins
+from meterd.metrology.power import Flowing
 from meterd.service import Measured
 
 NOMINAL_MV = 230_000
 """What stands for live where a pin says no more than that."""
+
+
+class Power(Protocol):
+    """What the metrology says of what flows."""
+
+    def look(self, *, now: float, moved: float) -> Flowing | None:
+        """What flows at `now`; None where that is not known since the relay moved at `moved`."""
 
 
 class PinService:
@@ -28,17 +38,21 @@ class PinService:
         *,
         relay_line: int,
         opens_when_active: bool = True,
-        power_w: Callable[[float], int | None] = lambda _: None,
+        power: Power | None = None,
     ) -> None:
-        """`opens_when_active`: the relay rests closed, so that supply outlives the meter."""
+        """`opens_when_active`: the relay rests closed, so that supply outlives the meter.
+
+        Without `power` nothing is known of what flows.
+        """
         self._panel = panel
         self._pins = pins
         self._relay_line = relay_line
         self._opens_when_active = opens_when_active
-        self._power_w = power_w
+        self._power = power
+        self._moved = -math.inf
         self._output: Output | None = None
 
-    def drive(self, *, is_closed: bool, now: float) -> None:  # noqa: ARG002  as the port has it
+    def drive(self, *, is_closed: bool, now: float) -> None:
         """Set the relay's pin."""
         is_active = is_closed is not self._opens_when_active
         try:
@@ -49,15 +63,16 @@ class PinService:
         except OSError as error:
             self._output = None
             raise LinkError(f"relay pin: {error.strerror or error}") from error
+        self._moved = now
 
     def measure(self, *, now: float) -> Measured:
         """What the pins and the metrology say."""
-        power_w = self._power_w(now)
+        flowing = None if self._power is None else self._power.look(now=now, moved=self._moved)
         return Measured(
             line_mv=_voltage(_opposite(self._panel.level(Role.POWER))),
             load_mv=_voltage(self._panel.level(Role.LOAD)),
-            current_ma=None if power_w is None else abs(power_w) * 1_000_000 // NOMINAL_MV,
-            power_w=power_w,
+            current_ma=None if flowing is None else flowing.current_ma,
+            power_w=None if flowing is None else flowing.power_w,
             is_contact_closed=self._panel.level(Role.CONTACT),
         )
 

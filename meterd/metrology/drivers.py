@@ -101,7 +101,7 @@ class Driver:
     def take(self, reading: Reading) -> None:
         """Hand a reading to the sensor."""
         assert self._backoff is not None, "it was started"
-        if self.sensor.take(reading, utc=self._utc()):
+        if self.sensor.take(reading, utc=self._utc(), now=self._loop_time()):
             self._heard = self._loop_time()
             self._backoff.reset()
         self._tell()
@@ -266,6 +266,7 @@ class ModbusDriver(Driver):
             if not await client.connect():
                 raise LinkError(f"{self._name}: no connection")
             serial = await self._serial(client)
+            has_power = self._table.power is not None
             due = self._loop_time()
             while True:
                 try:
@@ -274,7 +275,12 @@ class ModbusDriver(Driver):
                         for flow, place in self._table.places.items()
                     }
                     volts = [await self._words(client, place) for place in self._table.volts]
-                    self.take(self._table.reading(words, serial, volts))
+                    power = await self._power(client) if has_power else None
+                    has_power = power is not None
+                    reading = self._table.reading(words, serial, volts, power)
+                    if has_power and reading.power_w is None:
+                        self.sensor.refused["unreadable: power"] += 1
+                    self.take(reading)
                 except SourceError:
                     self.sensor.refused["unreadable"] += 1
                 self.look()
@@ -294,6 +300,15 @@ class ModbusDriver(Driver):
             return str(figure_of(place, await self._words(client, place)))
         except (LinkError, SourceError):
             # Some makes lack it, and say so; those that are silent are asked again for energy.
+            return None
+
+    async def _power(self, client: ModbusClient) -> list[int] | None:
+        """The words of the power; None where the meter refuses: then it is not asked again."""
+        assert self._table.power is not None, "it was looked at"
+        try:
+            return await self._words(client, self._table.power)
+        except LinkError:
+            self.sensor.refused["power refused"] += 1
             return None
 
     async def _words(self, client: ModbusClient, place: Place) -> list[int]:

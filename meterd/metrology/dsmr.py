@@ -2,8 +2,8 @@
 
 Spec    DSMR P1 companion standard 5.0.2, and 2.2 to 4.2 before it; OBIS as IEC 62056-61
 In      any pieces of the stream
-Out     readings: the registers 1.8.x, 2.8.x and 3.8.x, the voltages, the serial number, the
-        telegram's own time
+Out     readings: the registers 1.8.x, 2.8.x and 3.8.x, power, voltages and currents, the serial
+        number, the telegram's own time
 Raises  ConfigError at birth where `dsmr-parser` is not installed; nothing after
 Limit   TELEGRAM_SIZE_MAX octets from `/` to the end; what is longer is dropped and counted
 Never   takes a telegram without a check sum, unless told that this meter has none
@@ -40,6 +40,10 @@ TIME: Final = "time"
 _REGISTERS: Final = tuple(f"{flow}.8.{tariff}" for flow in (1, 2) for tariff in range(5))
 _REACTIVE: Final = tuple(f"3.8.{tariff}" for tariff in range(5))
 _VOLTAGES: Final = ("32.7.0", "52.7.0", "72.7.0")
+_CURRENTS: Final = ("31.7.0", "51.7.0", "71.7.0")
+_POWERS: Final = ("1.7.0", "2.7.0")
+_KILOWATTS: Final = re.compile(r"[0-9]{1,5}(?:\.[0-9]{1,6})?", re.ASCII)
+_AMPERES: Final = re.compile(r"[0-9]{1,4}(?:\.[0-9]{0,3})?", re.ASCII)
 _VOLTS: Final = re.compile(r"[0-9]{1,4}(?:\.[0-9]{0,3})?", re.ASCII)
 _FIGURE: Final = re.compile(r"([0-9]{1,9})\.([0-9]{0,6})", re.ASCII)
 
@@ -125,6 +129,8 @@ class DsmrTelegrams:
             )
             registers += tuple(self._optional(parsed, _REACTIVE, _reactive))
             volts = tuple(self._optional(parsed, _VOLTAGES, _volts))
+            currents = tuple(self._optional(parsed, _CURRENTS, _amperes))
+            power_w = self._power_w(parsed)
             meter = _value_of(parsed, METER) or _value_of(parsed, OTHER_METER)
             at = _value_of(parsed, TIME)
         except Exception:  # noqa: BLE001  a library's; whatever it stumbles over is a bad telegram
@@ -138,6 +144,8 @@ class DsmrTelegrams:
             None if meter is None else str(meter.value or "")[:METER_SIZE_MAX] or None,
             self._time(at),
             volts,
+            power_w,
+            currents,
         )
 
     def _optional(
@@ -154,6 +162,14 @@ class DsmrTelegrams:
                 self.refused[f"unreadable: {name}"] += 1
             else:
                 yield found
+
+    def _power_w(self, parsed: object) -> float | None:
+        """What is drawn, less what is fed back; None unless all that is there can be read."""
+        said = [name for name in _POWERS if _value_of(parsed, name) is not None]
+        watts = dict(self._optional(parsed, said, lambda name, value: (name, _watts(name, value))))
+        if _POWERS[0] not in watts or len(watts) < len(said):
+            return None
+        return watts[_POWERS[0]] - watts.get(_POWERS[1], 0.0)
 
     def _time(self, value: _Value | None) -> int | None:
         """The telegram's own time; it only has to move on, so an odd one is none."""
@@ -194,6 +210,18 @@ def _volts(name: str, value: _Value) -> float:
     return float(str(value.value))
 
 
+def _watts(name: str, value: _Value) -> float:
+    if value.unit != "kW" or not _KILOWATTS.fullmatch(str(value.value)):
+        raise ValueError(f"{name}: {value.value} {value.unit}")
+    return float(str(value.value)) * 1000
+
+
+def _amperes(name: str, value: _Value) -> float:
+    if value.unit != "A" or not _AMPERES.fullmatch(str(value.value)):
+        raise ValueError(f"{name}: {value.value} {value.unit}")
+    return float(str(value.value))
+
+
 def _library() -> tuple[_Parser, Callable[[str], datetime | None]]:
     """The library's parser for what a meter of ours needs of any country's telegram."""
     try:
@@ -212,7 +240,7 @@ def _library() -> tuple[_Parser, Callable[[str], datetime | None]]:
             "value_parser": line,
             "value_name": name,
         }
-        for name in (*_REGISTERS, *_REACTIVE, *_VOLTAGES)
+        for name in (*_REGISTERS, *_REACTIVE, *_VOLTAGES, *_POWERS, *_CURRENTS)
     ]
     # 96.1.1 in most countries; 96.1.0 in Hungary. Devices behind it have other channels than 0.
     for pattern, name in (

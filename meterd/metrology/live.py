@@ -21,6 +21,7 @@ from typing import Final, Protocol
 
 from amistack.errors import SourceError
 from meterd.metrology.live_settings import TOLERANCE_S
+from meterd.metrology.power import LivePower, PulsePower
 from meterd.metrology.registers import MWH_PER_WH, Note, NoteKind, Reading, RegisterTracker
 from meterd.metrology.source import (
     MINUTE_S,
@@ -243,10 +244,12 @@ class Sensor:
         *,
         silence_s: float = SILENCE_S,
         supply: LiveSupply | None = None,
+        power: LivePower | PulsePower | None = None,
     ) -> None:
-        """`supply` gets the voltages, if anybody wants them."""
+        """`supply` gets the voltages, if anybody wants them; `power` what flows now."""
         self.source: Final = source
         self.supply: Final = supply
+        self.power: Final = power or LivePower()
         self.readings = 0
         """How many counted."""
         self.refused: Counter[str] = Counter()
@@ -260,8 +263,8 @@ class Sensor:
         self._own_time: int | None = None
         self._notes: list[Note] = []
 
-    def take(self, reading: Reading, *, utc: float) -> bool:
-        """Take a reading that arrived at `utc`; whether it counts."""
+    def take(self, reading: Reading, *, utc: float, now: float | None = None) -> bool:
+        """Take a reading that arrived at `utc`; whether it counts. Its power does so with `now`."""
         if reading.at is not None and reading.at == self._own_time:
             # A gateway that repeats itself: a reading's time must move on, or it says nothing.
             self.refused["same time as before"] += 1
@@ -274,6 +277,8 @@ class Sensor:
         self._own_time = reading.at
         if self.supply is not None and reading.volts:
             self.supply.take(reading.volts, utc=utc)
+        if now is not None:
+            self.power.take(reading, now=now)
         self.readings += 1
         self._since = utc
         self.is_there, self.trouble = True, ""
@@ -293,6 +298,7 @@ class Sensor:
 
     def lose(self, trouble: str) -> None:
         """The device is gone, or cannot be had."""
+        self.power.forget()
         self.is_there, self.trouble = False, trouble[:TROUBLE_SIZE_MAX]
         if not self._has_vanished:
             self._has_vanished = True

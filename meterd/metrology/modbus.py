@@ -78,7 +78,8 @@ class Place:
 class ModbusTable:
     """A meter's registers of energy: their places, and the Wh that a one in them stands for.
 
-    `volts` are the places of the voltages of its phases, in which a one stands for `volt`.
+    `volts` are the places of the voltages of its phases, in which a one stands for `volt`;
+    `power` is that of the active power in W, below 0 when fed back.
     """
 
     places: Mapping[Flow, Place]
@@ -86,6 +87,7 @@ class ModbusTable:
     serial: Place | None = None
     volts: tuple[Place, ...] = ()
     volt: Decimal = Decimal(1)
+    power: Place | None = None
 
     def __post_init__(self) -> None:
         if not self.wh.is_finite() or not Decimal("0.001") <= self.wh <= 1_000_000:
@@ -96,8 +98,12 @@ class ModbusTable:
         words: Mapping[Flow, Sequence[int]],
         serial: str | None,
         volts: Sequence[Sequence[int]] = (),
+        power: Sequence[int] | None = None,
     ) -> Reading:
-        """The reading that the words of each flow make, and of each voltage. Raises SourceError."""
+        """The reading that the words of each flow make, and of each voltage. Raises SourceError.
+
+        Without `power` the meter was not asked, or does not say; words that are none say nothing.
+        """
         return Reading(
             tuple(self._register(flow, place, words[flow]) for flow, place in self.places.items()),
             serial,
@@ -105,7 +111,15 @@ class ModbusTable:
                 figure_of(place, one) * float(self.volt)
                 for place, one in zip(self.volts, volts, strict=True)
             ),
+            power_w=None if power is None else self._power_w(power),
         )
+
+    def _power_w(self, words: Sequence[int]) -> float | None:
+        assert self.power is not None, "it was asked for"
+        try:
+            return float(figure_of(self.power, words))
+        except SourceError:
+            return None
 
     def _register(self, flow: Flow, place: Place, words: Sequence[int]) -> Register:
         figure = figure_of(place, words)
@@ -145,8 +159,20 @@ _EASTRON: Final = {
 _EASTRON_SERIAL: Final = Place(0xFC00, Words.UINT32, Table.HOLDING)
 _PHASES: Final = tuple(Place(address, Words.FLOAT32) for address in (0x0000, 0x0002, 0x0004))
 MODELS: Final[Mapping[str, ModbusTable]] = {
-    # Eastron's protocol documents: kWh, kvarh, V; serial number in the holding registers.
-    "sdm120": ModbusTable(_EASTRON, Decimal(1000), _EASTRON_SERIAL, _PHASES[:1]),
-    "sdm630": ModbusTable(_EASTRON, Decimal(1000), _EASTRON_SERIAL, _PHASES),
+    # Eastron's protocol documents: kWh, kvarh, V, W; serial number in the holding registers.
+    "sdm120": ModbusTable(
+        _EASTRON,
+        Decimal(1000),
+        _EASTRON_SERIAL,
+        _PHASES[:1],
+        power=Place(0x000C, Words.FLOAT32),
+    ),
+    "sdm630": ModbusTable(
+        _EASTRON,
+        Decimal(1000),
+        _EASTRON_SERIAL,
+        _PHASES,
+        power=Place(0x0034, Words.FLOAT32),
+    ),
 }
 """Meters whose tables are known."""

@@ -25,6 +25,7 @@ from meterd.metrology.drivers import (
 from meterd.metrology.live import SILENCE_S, LiveSource, Sensor
 from meterd.metrology.live_settings import POLL_S, TOLERANCE_S
 from meterd.metrology.modbus import MODELS, PORT, ModbusTable, Place, Table, Words
+from meterd.metrology.power import PulsePower
 from meterd.metrology.registers import MWH_PER_WH, POWER_MAX_W, RegisterTracker, total_name
 from meterd.metrology.source import Flow
 from meterd.metrology.voltage import LiveSupply
@@ -79,7 +80,8 @@ def open_driver(
         supply = LiveSupply(
             interval_s=source.interval_s, offset_min=offset_min, tolerance_s=source.tolerance_s
         )
-    sensor = Sensor(source, silence_s=silence_s, supply=supply)
+    power = PulsePower(settings.pulses_per_kwh) if is_pulse and settings.pulses_per_kwh else None
+    sensor = Sensor(source, silence_s=silence_s, supply=supply, power=power)
     match settings.source:
         case "dsmr":
             return _serial(

@@ -70,12 +70,15 @@ class Reading:
     """One look at a meter: its dials, its serial number and its own time (UTC, s) if it says.
 
     `volts` are the voltages of the phases that it says. Of a reactive register `mwh` are mvarh.
+    `power_w` is what the customer draws now, below 0 when fed back, `currents_a` the phases'.
     """
 
     registers: tuple[Register, ...]
     meter: str | None = None
     at: int | None = None
     volts: tuple[float, ...] = ()
+    power_w: float | None = None
+    currents_a: tuple[float, ...] = ()
 
 
 class NoteKind(enum.Enum):

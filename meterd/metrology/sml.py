@@ -2,7 +2,8 @@
 
 Spec    SML 1.04 (BSI TR-03109-1 Anlage IV), transport protocol version 1; OBIS as IEC 62056-61
 In      any pieces of the stream
-Out     readings: the registers 1.8.x, 2.8.x and 3.8.x, the voltages and the server's identifier
+Out     readings: the registers 1.8.x, 2.8.x and 3.8.x, power, voltages and currents, the server's
+        identifier
 Raises  nothing: whatever is no telegram is counted by reason
 Limit   TELEGRAM_SIZE_MAX octets; lists DEPTH_MAX deep, ITEM_COUNT_MAX items in all
 Never   takes a telegram whose check sum is wrong; reads signatures
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from meterd.metrology.checks import crc16_kermit, crc16_x25
@@ -33,11 +34,15 @@ FILL_MAX: Final = 3
 LIST_RESPONSE: Final = 0x0701
 WATT_HOUR: Final = 30
 VAR_HOUR: Final = 32
+WATT: Final = 27
+AMPERE: Final = 33
 VOLT: Final = 35
 """The units' numbers (IEC 62056-62)."""
 SCALER_MAX: Final = 9
 _REGISTER: Final = re.compile(rb"\x01\x00([\x01\x02\x03])\x08([\x00-\x04])\xff", re.DOTALL)
 _VOLTAGE: Final = re.compile(rb"\x01\x00[\x20\x34\x48]\x07\x00\xff", re.DOTALL)
+_CURRENT: Final = re.compile(rb"\x01\x00[\x1f\x33\x47]\x07\x00\xff", re.DOTALL)
+_POWER: Final = re.compile(rb"\x01\x00\x10\x07\x00\xff", re.DOTALL)
 _FLOWS: Final = {1: Flow.DELIVERED, 2: Flow.RECEIVED, 3: Flow.REACTIVE}
 
 Item = bytes | int | bool | None | list["Item"]
@@ -152,8 +157,14 @@ def _list_response(response: Item) -> Reading:
         raise _BadTelegramError("no register")
     server = response[1]
     meter = server.hex() if isinstance(server, bytes) and server else None
-    volts = tuple(volts for entry in response[4] if (volts := _volts(entry)) is not None)
-    return Reading(pick(registers), meter, volts=volts)
+    volts = tuple(_figures(response[4], _VOLTAGE, VOLT))
+    return Reading(
+        pick(registers),
+        meter,
+        volts=volts,
+        power_w=next(_figures(response[4], _POWER, WATT), None),
+        currents_a=tuple(_figures(response[4], _CURRENT, AMPERE)),
+    )
 
 
 def _register(entry: Item) -> Register | None:
@@ -183,14 +194,20 @@ def _register(entry: Item) -> Register | None:
     return Register(f"{name[1][0]}.8.{name[2][0]}", flow, mwh)
 
 
-def _volts(entry: Item) -> float | None:
-    """The voltage of a phase, or None; what is none of a house is the supply's to refuse."""
+def _figures(entries: list[Item], name: re.Pattern[bytes], unit: int) -> Iterator[float]:
+    """What stands under a name in its unit; what is none of a house is refused where it is used."""
+    for entry in entries:
+        if (figure := _figure(entry, name, unit)) is not None:
+            yield figure
+
+
+def _figure(entry: Item, name: re.Pattern[bytes], wanted: int) -> float | None:
     if not isinstance(entry, list) or len(entry) != 7 or not isinstance(entry[0], bytes):
         raise _BadTelegramError("unreadable")
     unit, scaler, value = entry[3], entry[4] or 0, entry[5]
     if (
-        not _VOLTAGE.fullmatch(entry[0])
-        or unit != VOLT
+        not name.fullmatch(entry[0])
+        or unit != wanted
         or type(value) is not int
         or type(scaler) is not int
         or not -SCALER_MAX <= scaler <= SCALER_MAX

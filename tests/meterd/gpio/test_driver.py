@@ -20,6 +20,8 @@ from meterd.gpio import Changed, Panel, PinSettings, Role
 from meterd.gpio.driver import PinDriver
 from meterd.gpio.pins import GpiodPins
 from meterd.gpio.service import PinService
+from meterd.metrology.power import LivePower
+from meterd.metrology.registers import Reading
 from meterd.service import Measured
 
 LINES = {Role.COVER: 17, Role.BUTTON: 27}
@@ -158,7 +160,9 @@ def test_relay_that_cannot_be_had_is_a_link_error_and_opened_again_later() -> No
 
 def test_what_is_measured_is_what_the_pins_say_and_no_more() -> None:
     panel = Panel([Role.POWER, Role.LOAD, Role.CONTACT])
-    service = PinService(panel, Board(), relay_line=22, power_w=lambda _: 460)
+    power = LivePower()
+    power.take(Reading((), power_w=460.0), now=0.0)
+    service = PinService(panel, Board(), relay_line=22, power=power)
     assert service.measure(now=0.0) == Measured(None, None, 2_000, 460, None)
     for role, is_on in ((Role.POWER, False), (Role.LOAD, True), (Role.CONTACT, True)):
         panel.take(role, is_on=is_on, now=0.0)
