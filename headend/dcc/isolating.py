@@ -125,7 +125,7 @@ class Isolating:
                 continue
             due = run.isolation.next_timer()
             if due is not None and now >= due:
-                probe = run.probe
+                probe = run.isolation.asked
                 run.isolation.handle_timer(now=now)
                 if probe is not None:
                     self._events.append(Tried(meter, probe, NoAnswer()))

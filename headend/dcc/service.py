@@ -55,7 +55,7 @@ CONNECTIONS_MAX: Final = 4_096
 """Five million meters have a thousand collectors, each of which may come anew before it left."""
 CONNECTIONS_PER_HOST_MAX: Final = 64
 """From one address; a gateway may stand before some collectors."""
-WATCHED_MAX: Final = 256
+WATCHED_MAX: Final = 512
 """Steps of an isolation that wait for a slow reader; there are fewer than that."""
 
 

@@ -32,14 +32,15 @@ def what_the_head_end_knows(world: World, *, hop_rank_increase: int) -> Dcc:
     for collector in world.collectors:
         if world.is_connected(collector):
             dcc.set_backhaul(world.stations.addresses[collector], Backhaul.UP, now=now)
-    for number, machine in world.machines():
-        own = world.stations.own_time(number)
-        report = report_of(mesh_node(machine), Reason.PERIODIC, sequence=1, now=own)
-        dcc.take_report(report, area=AREA, short=short_address(number), now=now)
+    # A table has what DAOs said once; the reports are of now, and what they say replaces it.
     for collector in world.collectors:
         root = world.stations.machine(collector)
         if world.is_connected(collector) and root is not None:
             _take_table(dcc, mesh_node(root), now)
+    for number, machine in world.machines():
+        own = world.stations.own_time(number)
+        report = report_of(mesh_node(machine), Reason.PERIODIC, sequence=1, now=own)
+        dcc.take_report(report, area=AREA, short=short_address(number), now=now)
     return dcc
 
 

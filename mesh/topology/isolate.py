@@ -4,7 +4,8 @@ Spec    I2-S2 steps 1 and 2, I2-X-01
 In      `take_outcome` of each probe, `take_evidence` seen elsewhere, `handle_timer`
 Out     `probe_to_send`, one at a time; `next_timer`; `verdict`, once there is one
 Raises  LocalProtocolError for an outcome that no probe can have
-Limit   PROBES_MAX different ways, each asked ATTEMPTS_MAX times before it counts as lost
+Limit   PROBES_MAX different ways, each asked ATTEMPTS_MAX times before it counts as lost, and
+        RETRIES_MAX times more
 Never   calls an answer certain that two failures at once could make wrong
 
 Every node, link and backhaul on a way that failed is a hypothesis. A way that answers clears all
@@ -16,6 +17,11 @@ those left. Then comes whichever probe splits what remains most evenly: the begi
 failed, and ways made to hold one hypothesis and avoid another. When no way splits them, they are
 the class of causes that cannot be told apart. Last, a few probes clear what two failures together
 could be.
+
+A weak link can lose a whole series of probes, for a node that saw a few frames lost holds the next
+ones back. So where no single failure explains what was lost, the ways that were lost are asked
+again, RETRIES_MAX times in all and with RETRY_WAIT_S between, before several are said to have
+failed.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ from typing import Final, Protocol
 
 from amistack.errors import LocalProtocolError
 from amistack.identifiers import Eui64
+from mesh.topology.explanations import FINAL, pairs, summary
 from mesh.topology.paths import (
     BACKHAUL,
     LINK,
@@ -53,13 +60,14 @@ from mesh.topology.verdicts import (
 
 ATTEMPTS_MAX: Final = 3
 """Asked so often, a way that works is lost by chance once in thousands of times."""
+RETRIES_MAX: Final = 4
+RETRY_WAIT_S: Final = 15.0
+"""Longer than a probe is on its way and a node then leaves out who did not acknowledge (8 s)."""
 PROBES_MAX: Final = 48
 CONFIRMATIONS_MAX: Final = 8
 TIMEOUT_BASE_S: Final = 5.0
 TIMEOUT_HOP_S: Final = 1.0
 """Some five times what an answer takes, hop by hop, in a network under load."""
-_FINAL: Final = (NoConnection, NotPassed)
-"""What is not asked again: it would be no other a moment later."""
 PAIR_SUSPECTS_MAX: Final = 200
 """With more left that could have failed, no answer is called certain."""
 
@@ -125,7 +133,9 @@ class Isolation:
         self._sent: list[Path] = []
         self._confirmation_count = 0
         self._path: Path | None = None
-        self._attempts: list[Outcome] = []
+        self._attempts: dict[Path, list[Outcome]] = {}
+        self._asked_at: dict[Path, float] = {}
+        self._not_before: float | None = None
         self._asked: Probe | None = None
         self._deadline: float | None = None
         self._verdict: Verdict | None = None
@@ -150,10 +160,11 @@ class Isolation:
                 self._close_probe()
             self._go_on()
         elif self._asked is not None and number == self._asked.number:
-            self._attempts.append(outcome)
+            attempts = self._attempts.setdefault(path, [])
+            attempts.append(outcome)
             self._asked = self._deadline = None
-            if len(self._attempts) >= ATTEMPTS_MAX or isinstance(outcome, _FINAL):
-                self._outcomes[path] = _summary(self._attempts)
+            if len(attempts) >= ATTEMPTS_MAX or isinstance(outcome, FINAL):
+                self._outcomes[path] = summary(attempts)
                 self._take_reached(path)
                 self._close_probe()
                 self._go_on()
@@ -172,9 +183,13 @@ class Isolation:
     # Outputs
 
     def probe_to_send(self, *, now: float) -> Probe | None:
-        """The next probe; None while one is under way, and after the verdict."""
+        """The next probe; None while one is under way or not yet due, and after the verdict."""
         if self._asked is not None or self._path is None:
             return None
+        if self._not_before is not None and now < self._not_before:
+            return None
+        self._not_before = None
+        self._asked_at[self._path] = now
         self._asked = Probe(len(self._sent), self._path)
         self._sent.append(self._path)
         self._deadline = now + timeout_of(self._path)
@@ -184,10 +199,16 @@ class Isolation:
         """The probe that is under way could only be sent now: its time begins anew."""
         if self._asked is not None and number == self._asked.number:
             self._deadline = now + timeout_of(self._asked.path)
+            self._asked_at[self._asked.path] = now
 
     def next_timer(self) -> float | None:
-        """When to call `handle_timer`, or None."""
-        return self._deadline
+        """When to call `handle_timer`, and then `probe_to_send`; or None."""
+        return self._deadline if self._asked is not None else self._not_before
+
+    @property
+    def asked(self) -> Probe | None:
+        """The probe that is under way."""
+        return self._asked
 
     def verdict(self) -> Verdict | None:
         """What was found; None before the end."""
@@ -205,7 +226,7 @@ class Isolation:
 
     def _take_reached(self, path: Path) -> None:
         """A node that said it could not go on works, whatever a later attempt came to."""
-        said = (o for o in self._attempts if isinstance(o, LostAfter | NotPassed))
+        said = (o for o in self._attempts[path] if isinstance(o, LostAfter | NotPassed))
         reached = max((o.hops for o in said), default=None)
         if reached is not None:
             self._evidence.update(path.up_to(reached).components)
@@ -251,7 +272,11 @@ class Isolation:
             finding = Finding.ANSWERS if answers else Finding.NO_WAY
             self._conclude(finding, (), is_certain=False)
         elif not suspects:
-            self._conclude_several()
+            self._path = self._lost_again()
+            if self._path is None:
+                self._conclude_several()
+            else:
+                self._not_before = self._asked_at[self._path] + RETRY_WAIT_S
         elif len(self._outcomes) >= PROBES_MAX:
             self._conclude(Finding.UNFINISHED, suspects, is_certain=False)
         else:
@@ -259,6 +284,19 @@ class Isolation:
             if self._path is None:
                 finding = Finding.COMPONENT if len(suspects) == 1 else Finding.CLASS
                 self._conclude(finding, suspects, is_certain=not self._doubts(suspects))
+
+    def _lost_again(self) -> Path | None:
+        """The way to ask once more, of those that were lost the one that was asked least."""
+        count, path = min(
+            (
+                (len(self._attempts[path]), path)
+                for path, outcome in self._outcomes.items()
+                if isinstance(outcome, NoAnswer | LostAfter)
+            ),
+            key=lambda each: each[0],
+            default=(0, None),
+        )
+        return path if count < ATTEMPTS_MAX + RETRIES_MAX else None
 
     def _splitting(self, suspects: frozenset[Component]) -> Path | None:
         """The way whose outcome says most about the suspects; None if none says anything."""
@@ -347,7 +385,7 @@ class Isolation:
         others = frozenset().union(*lost) - cleared - suspects
         if len(others) > PAIR_SUSPECTS_MAX:
             return [others]
-        return list(_pairs(others, lost))
+        return list(pairs(others, lost))
 
     def _way_through(self, component: Component, around: Iterable[Component]) -> Path | None:
         """A way that has `component` on it and nothing of `around`, or None."""
@@ -388,8 +426,8 @@ class Isolation:
     def _conclude_several(self) -> None:
         lost, cleared = self._lost(), self._cleared()
         others = frozenset().union(*lost) - cleared
-        pairs = _pairs(others, lost) if len(others) <= PAIR_SUSPECTS_MAX else iter(())
-        causes = frozenset().union(*pairs)
+        both = pairs(others, lost) if len(others) <= PAIR_SUSPECTS_MAX else iter(())
+        causes = frozenset().union(*both)
         finding = Finding.SEVERAL if all(each - cleared for each in lost) else Finding.UNSTABLE
         self._conclude(finding, causes, is_certain=False)
 
@@ -411,8 +449,7 @@ class Isolation:
         )
 
     def _close_probe(self) -> None:
-        self._path = self._asked = self._deadline = None
-        self._attempts = []
+        self._path = self._asked = self._deadline = self._not_before = None
 
     def _part_of(self, component: Component) -> Part:
         match component.kind:
@@ -429,31 +466,6 @@ class Isolation:
 def timeout_of(path: Path) -> float:
     """Seconds that a probe has to be answered over this way."""
     return TIMEOUT_BASE_S + TIMEOUT_HOP_S * path.hops
-
-
-def _summary(attempts: list[Outcome]) -> Outcome:
-    """What attempts over one way come to: the closest thing that all of them said."""
-    last = attempts[-1]
-    if isinstance(last, NotPassed) and len(attempts) > 1:
-        # Who was not answered is forgotten sooner or later: that he is unknown now is no news.
-        return _summary(attempts[:-1])
-    if isinstance(last, _FINAL) or all(each == last for each in attempts):
-        return last
-    return NoAnswer()
-
-
-def _pairs(
-    components: frozenset[Component], lost: list[frozenset[Component]]
-) -> Iterator[frozenset[Component]]:
-    """One or two of `components` that between them are in every one of `lost`, smallest first."""
-    single = frozenset(each for each in components if all(each in ways for ways in lost))
-    for each in sorted(single):
-        yield frozenset({each})
-    for one in sorted(components - single):
-        rest = [ways for ways in lost if one not in ways]
-        for other in sorted(frozenset.intersection(*rest) & components if rest else ()):
-            if other > one and other not in single:
-                yield frozenset({one, other})
 
 
 def _by_kind(ways: Iterable[WayTried]) -> Mapping[PathKind, int]:

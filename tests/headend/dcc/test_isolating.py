@@ -13,9 +13,11 @@ import pytest
 from amistack.errors import MeshError
 from headend.dcc.events import Isolated, RequestEnded, Tried
 from headend.dcc.isolating import RUNNING_MAX, UNSENT_MAX, outcome_of
+from headend.dcc.service import WATCHED_MAX
 from headend.domain.refusals import TooMany
 from mesh.backhaul import Outcome, Probe, Probed
 from mesh.topology.facts import AreaId
+from mesh.topology.isolate import ATTEMPTS_MAX, PROBES_MAX, RETRIES_MAX
 from mesh.topology.paths import Part, Path
 from mesh.topology.status import EndpointState
 from mesh.topology.verdicts import (
@@ -183,6 +185,15 @@ def test_silence_is_told_as_progress() -> None:
     assert outcomes == [NoAnswer(), Answered()]
 
 
+def test_time_between_a_loss_and_the_next_try_is_no_silence() -> None:
+    street = formed(DIAMOND)
+    street.broken |= {1, 2}
+    verdict = isolate(street, 4, within_s=2_000)
+    assert verdict.finding is Finding.SEVERAL
+    probes = [m for m in street.collectors[WEST].told if isinstance(m, Probe)]
+    assert len(street.of(Tried)) == len(probes) == verdict.probe_count
+
+
 def test_collector_that_never_answers_is_silence_told_once_for_each_probe() -> None:
     street = formed(DIAMOND)
     street.collectors[WEST].is_deaf = True
@@ -293,6 +304,11 @@ WAY = Path(AreaId(7), (eui(WEST), eui(1), eui(2)), (1, 2), 300)
 )
 def test_what_a_collectors_answer_means(answer: Probed | None, outcome: object) -> None:
     assert outcome_of(answer, WAY) == outcome
+
+
+def test_reader_who_takes_nothing_before_the_end_still_gets_the_verdict() -> None:
+    """Its queue drops what it has no room for: every step there can be, and the end, must fit."""
+    assert WATCHED_MAX > PROBES_MAX * (ATTEMPTS_MAX + RETRIES_MAX)
 
 
 def test_east_is_a_collector_of_the_street() -> None:

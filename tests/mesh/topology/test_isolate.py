@@ -87,9 +87,14 @@ def run(
     loss: float = 0.0,
 ) -> Verdict:
     dice = random.Random(seed)
-    for now in itertools.count():
-        assert now <= ATTEMPTS_MAX * (PROBES_MAX + 8)
-        probe = isolation.probe_to_send(now=float(now))
+    now = 0.0
+    for steps in itertools.count():
+        assert steps <= ATTEMPTS_MAX * (PROBES_MAX + 8)
+        now += 1.0
+        probe = isolation.probe_to_send(now=now)
+        if probe is None and (due := isolation.next_timer()) is not None:
+            now = due
+            probe = isolation.probe_to_send(now=now)
         if probe is None:
             break
         isolation.take_outcome(
@@ -286,7 +291,9 @@ def test_failure_that_comes_and_goes_is_called_that() -> None:
     isolation = Isolation(eui(9), world.dcc().routes)
     for now in range(20):
         if (probe := isolation.probe_to_send(now=float(now))) is None:
-            break
+            if isolation.verdict() is not None:
+                break
+            continue
         isolation.take_outcome(probe.number, NoAnswer() if now < ATTEMPTS_MAX else Answered())
         if now == ATTEMPTS_MAX - 1:
             isolation.take_evidence([node_component(eui(9)), link_component(eui(9), eui(192))])
