@@ -502,6 +502,9 @@ class Dodag:
                 is_doubtful = row.metric.failures_in_a_row > 0 or not row.metric.samples
                 if is_doubtful or row.metric.is_due(parents.probe_interval, now=now):
                     place.ask(Act.PROBE, row.eui)
+            spare = place.spare_to_try(now)
+            if spare is not None:
+                place.ask(Act.PROBE, spare.eui)
             self._parenting.choose(now)
 
     def _schedule(self) -> None:

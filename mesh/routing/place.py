@@ -25,6 +25,8 @@ from mesh.routing.profile import Profile
 INSTANCE: Final = 0
 ETX_WORTH_KNOWING: Final = 2.5
 """A link that may be no better than this is of use only where it makes the best parent."""
+TRIED_COUNT_MIN: Final = 3
+"""Neighbours whose links a node tries, be they of use today or not."""
 KNOWN_COUNT_MIN: Final = 8
 """Neighbours that a node gets to know whatever their rank."""
 _COST_AND_SHORT: Final = operator.itemgetter(0, 1)
@@ -157,6 +159,28 @@ class Place:
         """Without children nobody minds our rank: the lowest that we had is what we have."""
         if self.lowest < self.rank != INFINITE_RANK and not self.has_children(now):
             self.lowest = self.rank
+
+    def spare_to_try(self, now: float) -> Neighbour | None:
+        """A neighbour that is no parent and was never tried, for one of whom too few are known.
+
+        It can be a way when the parents are gone, and the head-end hears only of links that were
+        tried.
+        """
+        found: Neighbour | None = None
+        count = len(self.parents)
+        for row in self.neighbours:
+            if row in self.parents:
+                continue
+            if row.metric.samples:
+                count += 1
+            elif (
+                row.rank != INFINITE_RANK
+                and row.version == self.version
+                and row.denied_until <= now
+                and (found is None or row.rank < found.rank)
+            ):
+                found = row
+        return found if count < TRIED_COUNT_MIN else None
 
     def has_children(self, now: float) -> bool:
         """Whether somebody may have us as its preferred parent."""

@@ -141,8 +141,9 @@ def formed(seed: int = 3) -> Street:
     assert not street.unrouted()
     street.connect(1)
     street.connect(2)
-    # Reports of a boot come within a minute, changes after five.
-    street.run(400.0)
+    # Reports of a boot come within a minute, changes after five; further parents are tried one
+    # after the other, in the first minutes.
+    street.run(600.0)
     return street
 
 

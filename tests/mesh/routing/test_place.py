@@ -129,3 +129,20 @@ def test_the_parent_set_lies_below_and_is_in_order(
         hops < 6 and not is_child and not is_denied for hops, etx, is_child, is_denied in others
     )
     assert len(found) <= min(1 + fit, PROFILE.parents.count_max)
+
+
+def test_a_node_with_few_ways_tries_those_that_it_knows() -> None:
+    place = place_at(6 * UNIT)
+    assert place.spare_to_try(0.0) is None
+    far, near, gone = put(place, 2, 9 * UNIT), put(place, 3, 8 * UNIT), put(place, 4, 7 * UNIT)
+    for row in (far, near, gone):
+        row.metric.samples = 0
+    gone.denied_until = 5.0
+    assert place.spare_to_try(4.9) is near
+    assert place.spare_to_try(5.0) is gone
+    near.metric.samples = 1
+    assert place.spare_to_try(0.0) is far
+    far.metric.samples = 1
+    assert place.spare_to_try(5.0) is None  # With the parent that makes three.
+    place.parents = (place.parents[0], far, near)
+    assert place.spare_to_try(5.0) is None
