@@ -18,6 +18,7 @@ from amistack.model.registration import STANDARD_OFFSET_MIN_LEAST, STANDARD_OFFS
 from amistack.model.wire import DAY_S, INTERVAL_S_MIN
 from amistack.session.fleet import parse_public_key
 from amistack.session.trust import Trust
+from meterd.board import BoardSettings
 from meterd.gpio import PinSettings
 from meterd.home.settings import HomeSettings
 from meterd.local.settings import LocalSettings
@@ -322,6 +323,8 @@ class Settings:
     """The network of the customer's home devices."""
     pins: PinSettings | None = None
     """Contacts and a relay on the pins of a small computer."""
+    board: BoardSettings | None = None
+    """What a small computer says of itself."""
 
     def __post_init__(self) -> None:
         if self.mesh is not None and self.headend.address is not None:

@@ -294,6 +294,7 @@ class Meter:
             more={
                 **self.oversight.counts,
                 **({} if self._home is None else self._home.counts),
+                **({} if self.fittings.board is None else self.fittings.board.counters),
             },
         )
 
@@ -462,6 +463,7 @@ def _agent(
         log=oversight.events.door(host.monotonic),
         sources=oversight.sources,
         pins=pins,
+        board=settings.board,
     )
     home_parts: tuple[Part, ...] = ()
     home: HomeNetwork | None = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from amistack.identifiers import Eui64, format_eui64
+from meterd.board import Board, BoardSettings
 from meterd.clock import MeterClock
 from meterd.display import DisplayPart, Mailbox, Viewer
 from meterd.events.sources import EventSources
@@ -42,6 +43,7 @@ class Fittings:
     record: Log
     switch: Switch | None = None
     pins: PinKeeper | None = None
+    board: Board | None = None
 
     def start(self, *, now: float) -> None:
         """Take up where the storage left off. Raises StoreError."""
@@ -95,6 +97,7 @@ def fit(
     log: Log,
     sources: EventSources,
     pins: PinKeeper | None = None,
+    board: BoardSettings | None = None,
 ) -> Fittings:
     """Everything for one meter; `source` is what its recorder records."""
     mailbox = Mailbox(storage, clock, log=log)
@@ -110,6 +113,10 @@ def fit(
             has_load_sensor=pins is None or pins.has_load_sensor,
         )
         parts.append(SwitchPart(switch))
+    fitted_board = None
+    if board is not None:
+        fitted_board = Board(board, sources)
+        parts.append(fitted_board)
     viewer = Viewer(
         meter=format_eui64(meter),
         offset_min=offset_min,
@@ -120,4 +127,6 @@ def fit(
         service=service,
         switch=switch,
     )
-    return Fittings(tuple(parts), viewer, mailbox, recorder, sources, log, switch, pins)
+    return Fittings(
+        tuple(parts), viewer, mailbox, recorder, sources, log, switch, pins, fitted_board
+    )

@@ -94,6 +94,10 @@ class EventSources:
         """The tilt sensor: taken out of its socket, or knocked."""
         self._turn(types.TILTED, types.TILT_CLEARED, now, is_on=is_tilted)
 
+    def expect_socket(self, form: str) -> None:
+        """The form that the meter is made for; empty: any will do."""
+        self._socket = form
+
     def socket(self, form: str, *, now: float) -> bool:
         """Which socket form the meter found itself in; whether it fits."""
         is_wrong = bool(self._socket) and form != self._socket

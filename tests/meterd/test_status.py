@@ -28,6 +28,7 @@ import pytest
 import structlog
 
 from amistack.links import open_udp
+from amistack.model import event_catalogue
 from amistack.model.control import Action, ControlCommand, Refusal
 from amistack.session.fleet import encode_public_key, meter_credential
 from meterd import daemon
@@ -240,6 +241,22 @@ async def test_meter_tells_where_its_switch_is_and_what_is_measured(tmp_path: Pa
     text = show(_status(switch=dataclasses.asdict(limited)))
     assert "load limit from 2027-01-15 08:00:00Z to 2027-01-16 08:00:00Z, closed 0 times" in text
     assert "switch" not in show(_status())
+
+
+async def test_meter_looks_at_the_board_that_its_settings_name(tmp_path: Path) -> None:
+    config = _made(tmp_path)
+    thermometer = tmp_path / "temp"
+    thermometer.write_text("90500\n")
+    with config.open("a") as file:
+        file.write(f'\n[board]\ntemperature = "{thermometer}"\nbattery = "{tmp_path / "no"}"\n')
+    meter = await Meter.open(load_settings(config))
+    try:
+        await meter.start()
+        await _until(lambda: meter.status().counters.get("board: battery not read"))
+        kinds = [entry.event for entry in meter._storage.entries(0, 2**32, limit=100)]
+    finally:
+        meter.stop()
+    assert event_catalogue.TEMPERATURE_HIGH in kinds
 
 
 def test_what_is_wrong_is_in_the_text() -> None:
