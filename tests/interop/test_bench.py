@@ -53,6 +53,7 @@ NAMES = [
     "meterd_start_s",
     "meterd_idle_cpu_share",
     "meterd_street_kib",
+    "meterd_dump_s",
     "topology_update_ms",
     "topology_alternates_ms",
     "topology_rebuild_ms",
