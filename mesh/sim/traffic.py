@@ -132,13 +132,16 @@ class Traffic:
     ends_at: float = 0.0
     _paces: dict[tuple[int, bool], _Pace] = field(default_factory=dict)
     _dice: dict[Kind, random.Random] = field(default_factory=dict)
-    _retries: random.Random = field(default_factory=random.Random)
+    _retries: random.Random = field(init=False)
     _is_open: dict[int, set[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # From the first message on, whenever the load begins: one seed is one history.
+        self._retries = self.chance.of("traffic.retries")
 
     def start(self, *, until: float) -> None:
         """Begin the load now; nothing new begins after `until`."""
         self.ends_at = until
-        self._retries = self.chance.of("traffic.retries")
         load = self.load
         rates = {
             Kind.C1: load.c1_per_day,

@@ -351,3 +351,15 @@ def test_scenario_that_cannot_be_is_refused_in_one_line(
 def test_scenario_that_there_is_not_is_named() -> None:
     with pytest.raises(ConfigError, match="no scenario 'x': expected one of backhaul, city"):
         read_scenario("x")
+
+
+def test_what_is_said_before_the_load_begins_belongs_to_the_seed_too() -> None:
+    histories = set()
+    for _ in range(4):
+        world = world_of(dataclasses.replace(SMALL, settlement=Settlement("street", 12, 1)))
+        world.cut_backhaul(0, is_cut=True)
+        world.traffic.begin(Kind.C4, world.meters[1])  # Nobody answers: it is tried again.
+        world.run_until(100)
+        histories.add(world.trace)
+    assert len(histories) == 1
+    assert histories != {0}
