@@ -357,9 +357,10 @@ def test_what_is_said_before_the_load_begins_belongs_to_the_seed_too() -> None:
     histories = set()
     for _ in range(4):
         world = world_of(dataclasses.replace(SMALL, settlement=Settlement("street", 12, 1)))
+        world.run_until(100)
         world.cut_backhaul(0, is_cut=True)
         world.traffic.begin(Kind.C4, world.meters[1])  # Nobody answers: it is tried again.
-        world.run_until(100)
+        world.run_until(200)
         histories.add(world.trace)
     assert len(histories) == 1
     assert histories != {0}
