@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context
 from typing import Any, Final, NoReturn, TypeVar
 
+from interop.world.apart import LoopApart
 from interop.world.loop import WorldStandsStill
 from mesh.sim.clock import VirtualClock
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 FINISH_STEP_S: Final = 0.05
 
 
-class ClockLoop(asyncio.BaseEventLoop):
+class ClockLoop(LoopApart):
     """Its time is the clock's."""
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -86,23 +86,6 @@ class ClockLoop(asyncio.BaseEventLoop):
     def call_soon_threadsafe(self, *_: Any, **__: Any) -> NoReturn:  # type: ignore[override]  # takes anything
         """Refused, as threads are."""
         raise RuntimeError("a thread on a virtual clock: pass an inline implementation instead")
-
-    def run_in_executor(self, *_: Any) -> NoReturn:  # type: ignore[override]  # takes anything
-        """Refused: a thread knows nothing of virtual time."""
-        raise RuntimeError("a thread on a virtual clock: pass an inline implementation instead")
-
-    async def getaddrinfo(
-        self,
-        host: Any,
-        port: Any,
-        *,
-        family: int = 0,  # noqa: ARG002
-        type: int = 0,  # noqa: A002
-        proto: int = 0,
-        flags: int = 0,  # noqa: ARG002
-    ) -> list[Any]:
-        """Addresses name themselves here; there is no name service."""
-        return [(socket.AF_INET, type, proto, "", (host, port))]
 
     # What a world does with it
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-import socket
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 from amistack.errors import AmiError
+from interop.world.apart import LoopApart
 
 T = TypeVar("T")
 START: Final = 1_000.0
@@ -38,7 +38,7 @@ class _Jumping(selectors.SelectSelector):
         return []
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
+class VirtualLoop(LoopApart, asyncio.SelectorEventLoop):
     """A loop to run a whole world on."""
 
     def __init__(self) -> None:
@@ -48,23 +48,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Virtual monotonic seconds."""
         return self._virtual_now
-
-    def run_in_executor(self, *_: Any) -> NoReturn:  # type: ignore[override]  # takes anything
-        """Refused: a thread knows nothing of virtual time."""
-        raise RuntimeError("a thread on a virtual clock: pass an inline implementation instead")
-
-    async def getaddrinfo(
-        self,
-        host: Any,
-        port: Any,
-        *,
-        family: int = 0,  # noqa: ARG002
-        type: int = 0,  # noqa: A002
-        proto: int = 0,
-        flags: int = 0,  # noqa: ARG002
-    ) -> list[Any]:
-        """Addresses name themselves here; there is no name service."""
-        return [(socket.AF_INET, type, proto, "", (host, port))]
 
     def _pass(self, seconds: float) -> None:
         self._virtual_now += seconds
