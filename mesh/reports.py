@@ -49,12 +49,15 @@ CHANGE_DELAY_S: Final = 30.0
 """A change is told this long after it was seen, so that what comes of one fault is one report."""
 CHANGE_SPACING_S: Final = 300.0
 """Reports about changes keep this distance, however much a link swings."""
-LINK_SPACING_MAX_S: Final = 4800.0
-"""Reports that a link changed come ever more rarely, up to this, until the next periodic one: in a
-network that has just formed every figure is still on its way."""
+CHANGE_SPACING_MAX_S: Final = 4800.0
+"""They come ever more rarely, up to this, until the next periodic one: in a network that has just
+formed every figure is still on its way, and of parents its DAOs tell sooner."""
 BOOT_SPREAD_S: Final = 900.0
-"""An area gets its power back at one instant; its reports come spread over this. Those of a
-thousand meters in one minute were more than the air holds while routes form."""
+"""An area gets its power back at one instant; its reports come spread over this, from when its
+root knows a node. Those of a thousand meters in one minute were more than the air holds."""
+BOOT_ETX: Final = 4.0
+"""From so far away on they are spread over more, in proportion: an area that is twice as wide has
+four times as many meters, and the air around its root is full of routes for an hour."""
 PERIOD_SPREAD: Final = 0.1
 ETX_HYSTERESIS: Final = ETX_ONE // 2
 """A link that is better or worse by less than half a transmission is the same link."""
@@ -243,10 +246,10 @@ class ReportSchedule:
 
     The node hands in what it would report whenever something about that changed, and asks for
     `next_timer`. A report is due REPORT_PERIOD_S after the last (up to a tenth sooner, so that
-    neighbours drift apart), at once for the reasons in AT_ONCE, within BOOT_SPREAD_S of a boot,
-    and otherwise CHANGE_DELAY_S after a change beyond hysteresis was first seen, but not sooner
-    than CHANGE_SPACING_S after the last report; about links, longer each time, up to
-    LINK_SPACING_MAX_S.
+    neighbours drift apart), at once for the reasons in AT_ONCE, within BOOT_SPREAD_S of a boot
+    or more where the root is far, and otherwise CHANGE_DELAY_S after a change beyond hysteresis was
+    first seen, but not sooner than CHANGE_SPACING_S after the last report, doubled with each of
+    its kind up to CHANGE_SPACING_MAX_S.
     """
 
     def __init__(self, chance: random.Random, *, sequence: int = 0) -> None:
@@ -257,7 +260,7 @@ class ReportSchedule:
         self._told_at = 0.0
         self._reason: Reason | None = None
         self._due: float | None = None
-        self._link_spacing = CHANGE_SPACING_S
+        self._spacings = dict.fromkeys(Reason, CHANGE_SPACING_S)
 
     @property
     def sequence(self) -> int:
@@ -269,17 +272,18 @@ class ReportSchedule:
         """Whether there was a report yet."""
         return self._told is not None
 
-    def ask(self, reason: Reason, *, now: float) -> None:
-        """Something happened that `reason` names: a registration, or a question of the DCC."""
+    def ask(self, reason: Reason, *, now: float, path_etx: float = 1.0) -> None:
+        """Something happened that `reason` names: a registration, or a question of the DCC.
+
+        `path_etx` is how far away the root is.
+        """
         due = now
         if reason in BOOTS:
-            due += self._chance.uniform(0.0, BOOT_SPREAD_S)
+            due += self._chance.uniform(0.0, BOOT_SPREAD_S * max(1.0, path_etx / BOOT_ETX))
         elif reason not in AT_ONCE:
             due += CHANGE_DELAY_S
             if self._told is not None:
-                is_of_links = reason is Reason.LINK_CHANGED
-                spacing = self._link_spacing if is_of_links else CHANGE_SPACING_S
-                due = max(due, self._told_at + spacing)
+                due = max(due, self._told_at + self._spacings[reason])
         self._due = due if self._due is None else min(due, self._due)
         if self._reason is None or reason < self._reason:
             self._reason = reason
@@ -305,10 +309,11 @@ class ReportSchedule:
         """`report` is on its way, with `sequence` as its number."""
         self._sequence = (report.sequence + 1) & 0xFFFF
         self._told, self._told_at = report, now
-        if report.reason is Reason.LINK_CHANGED:
-            self._link_spacing = min(2 * self._link_spacing, LINK_SPACING_MAX_S)
-        elif report.reason is Reason.PERIODIC:
-            self._link_spacing = CHANGE_SPACING_S
+        if report.reason is Reason.PERIODIC:
+            self._spacings = dict.fromkeys(Reason, CHANGE_SPACING_S)
+        else:
+            spacing = 2 * self._spacings[report.reason]
+            self._spacings[report.reason] = min(spacing, CHANGE_SPACING_MAX_S)
         self._reason = None
         self._due = now + REPORT_PERIOD_S * self._chance.uniform(1.0 - PERIOD_SPREAD, 1.0)
 

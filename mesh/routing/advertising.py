@@ -32,6 +32,7 @@ class Advertiser:
 
     __slots__ = (
         "_chance",
+        "_is_known",
         "_place",
         "_poison_at",
         "_poisons_left",
@@ -50,6 +51,18 @@ class Advertiser:
         self._poison_at = NEVER
         self._replied: dict[Eui64, float] = {}
         self._reset_on_request_at = -NEVER
+        self._is_known = place.state is State.ROOT
+
+    def note_known(self, now: float) -> None:
+        """The root has a way to us: now others may come after us.
+
+        Until then, in each life, a node says to nobody where it stands, so that an area grows no
+        faster than its root gets to know it.
+        """
+        if not self._is_known:
+            self._is_known = True
+            if self._place.state is State.JOINED:
+                self._trickle.start(now=now)
 
     @property
     def deadline(self) -> float:
@@ -64,7 +77,8 @@ class Advertiser:
 
     def begin(self, *, now: float) -> None:
         """Something is new that all shall hear soon."""
-        self._trickle.start(now=now)
+        if self._is_known:
+            self._trickle.start(now=now)
 
     def stop(self) -> None:
         """There is nothing to say."""
@@ -83,7 +97,11 @@ class Advertiser:
 
     def hear_request(self, now: float) -> None:
         """Somebody should hear a DIO of ours soon; a storm of such wishes is one."""
-        if self._place.state is State.DETACHED or now - self._reset_on_request_at < RESET_INTERVAL:
+        if (
+            self._place.state is State.DETACHED
+            or not self._is_known
+            or now - self._reset_on_request_at < RESET_INTERVAL
+        ):
             return
         self._reset_on_request_at = now
         self._trickle.hear_inconsistent(now=now)
@@ -104,7 +122,7 @@ class Advertiser:
 
     def note_rank(self, now: float) -> None:
         """Our rank may have moved: all shall hear soon if it did by much."""
-        if abs(self._place.rank - self._rank_told) >= 2 * self._place.unit:
+        if self._is_known and abs(self._place.rank - self._rank_told) >= 2 * self._place.unit:
             self._rank_told = self._place.rank
             self._trickle.hear_inconsistent(now=now)
 

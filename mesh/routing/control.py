@@ -70,7 +70,12 @@ class LinkControl:
             return None
         if job.act is not Act.DIO_TO:
             dio = replace(dio, configuration=None)
-        mark = RplMark(core.dodag.lowest) if job.act is Act.REGISTER else None
+        place, mark = core.dodag.place, None
+        if job.act is Act.REGISTER or job.act is Act.LEAVE:
+            is_ours = row is place.preferred or row is place.pending
+            if is_ours is (job.act is Act.LEAVE) or row.rank == INFINITE_RANK:
+                return None  # It was so when its turn was far.
+            mark = RplMark(place.promise(row)) if is_ours else RplMark(place.rank, is_down=True)
         return core.control(dio.encode(), ShortAddress(row.short), mark)
 
     def is_link_local(self, packet: Packet) -> bool:
@@ -117,18 +122,24 @@ class LinkControl:
                 rssi_dbm=rssi_dbm,
             )
             if is_for_us and packet.rpl is not None:
-                return core.dodag.take_child(
-                    heard.source,
-                    packet.source,
-                    message.rank,
-                    lowest=packet.rpl.sender_rank,
-                    now=now,
-                )
+                return self._take_mark(packet, packet.rpl, heard, message.rank, now)
         elif isinstance(message, Dis):
             core.dodag.hear_dis(heard.source, message, now=now, is_for_us=is_for_us)
         else:
             core.counters["control: not for a link"] += 1
         return True
+
+    def _take_mark(
+        self, packet: Packet, mark: RplMark, heard: Received, rank: int, now: float
+    ) -> bool:
+        """With a mark a neighbour says that it is our child, or that it is so no more."""
+        dodag = self._core.dodag
+        if mark.is_down:
+            dodag.lose_child(heard.source, now=now)
+            return True
+        return dodag.take_child(
+            heard.source, packet.source, rank, promise=mark.sender_rank, now=now
+        )
 
     def take_bare_proof(self, heard: Received, now: float) -> None:
         """A proof with nothing behind it: its sender knows no DODAG at all."""

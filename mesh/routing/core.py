@@ -15,12 +15,13 @@ from amistack.framing import Priority
 from amistack.identifiers import Eui64
 from mesh.packet import Packet, PacketKind, RplMark, ShortAddress
 from mesh.routing.acts import Act
-from mesh.routing.dao import DaoSender, RouteTable
+from mesh.routing.dao import RouteTable
 from mesh.routing.dodag import Dodag
 from mesh.routing.events import Event, PacketLost, PacketSent
 from mesh.routing.jobs import Job
 from mesh.routing.long import LongPackets
 from mesh.routing.profile import Profile
+from mesh.routing.telling import DaoSender
 from mesh.security import Seal
 
 EVENT_COUNT_MAX: Final = 1024
@@ -96,11 +97,19 @@ class Core:
         if job.act is Act.PROBE and set(self.parents_to_tell()) - set(self.dao.told):
             self.tell_root(now, is_urgent=False)
 
-    def tell_root(self, now: float, *, is_urgent: bool) -> None:
-        """Our parents are others: a DAO is due."""
-        path_etx = self.dodag.rank / self.dodag.configuration.hop_rank_increase_min - 1.0
+    def tell_root(self, now: float, *, is_urgent: bool, is_asked: bool = False) -> None:
+        """Our parents are others, or the root asks for them: a DAO is due."""
+        if is_urgent and self.dao.is_known:
+            # Else the way that the root knows leads here still, if not as well.
+            is_urgent = self.dao.told[0] not in self.parents_to_tell()
         is_crowded = self.dodag.is_crowded(now)
-        self.dao.change(now=now, is_urgent=is_urgent, path_etx=path_etx, is_crowded=is_crowded)
+        self.dao.change(
+            now=now,
+            is_urgent=is_urgent,
+            path_etx=self.dodag.path_etx,
+            is_crowded=is_crowded,
+            is_asked=is_asked,
+        )
 
     def lose(self, job: Job, reason: str) -> None:
         """A packet is given up."""

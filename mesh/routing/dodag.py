@@ -9,12 +9,13 @@ Never   makes a loop of preferred parents (below); reads a clock, draws chance o
 Why there is no loop. `lowest` is the lowest rank that we had in this version. A new parent must
 be in a newer version, or have said a rank below `lowest`; the rank that we then take is above the
 parent's. So (version, `lowest`) falls strictly from every node to its parent, whatever was lost on
-the way; keeping a parent whose rank rises changes nothing in that. `lowest` may be forgotten
-only when nobody has us as a parent: a parent is taken once it acknowledged a frame that says
-so (`Act.REGISTER`), so that it knows its children; and who detaches poisons each of them, until it
-acknowledges or is given up. What remains are nodes that lost their memory with their power:
-those say a rank without end and wait before they choose; and the marks in packets, which find
-what slipped through.
+the way; keeping a parent whose rank rises changes nothing in that. A parent is taken once it
+acknowledged a frame that says so (`Act.REGISTER`), so that it knows its children, and that promises
+a rank below which the child does not go without telling it: so `lowest` may rise, to just below the
+least of these promises. It may be forgotten only when nobody has us as a parent: who detaches
+poisons each child, until it acknowledges or is given up. What remains are nodes that lost their
+memory with their power: those say a rank without end and wait before they choose; and the marks in
+packets, which find what slipped through.
 """
 
 from __future__ import annotations
@@ -41,10 +42,12 @@ __all__ = ["INSTANCE", "Act", "Dodag", "State"]
 
 CHILD_TIME: Final = 2 * 3600.0
 """Seconds for which a child counts after its last frame; it must try its parents more often."""
-CROWD_TIME: Final = 60.0
+CROWD_TIME: Final = 240.0
 """Seconds for which it is remembered that another one looks for a way."""
 UPKEEP_INTERVAL: Final = 60.0
-"""Seconds between looks at ages, probes and hysteresis by time."""
+"""Seconds between looks at ages, probes and hysteresis by time, while there is something to see."""
+QUIET_INTERVAL: Final = 240.0
+"""Seconds from a look that found nothing to the next; with the interval of probes half an hour."""
 _EUI_OF: Final = operator.attrgetter("eui")
 
 
@@ -113,6 +116,11 @@ class Dodag:
     def rank(self) -> int:
         """What we advertise."""
         return self._place.rank
+
+    @property
+    def path_etx(self) -> float:
+        """How far away the root is, as the ETX of the way there."""
+        return self._place.rank / self._place.unit - 1.0
 
     @property
     def lowest(self) -> int:
@@ -204,6 +212,8 @@ class Dodag:
         If it is another one than before, everybody below shall tell it too: their parents are the
         same, and the root that they told leads nowhere now.
         """
+        self._advertiser.note_known(now)
+        self._schedule()
         is_other = self._root is not None and self._root != short
         self._root = short
         if is_other:
@@ -258,7 +268,7 @@ class Dodag:
             place.dtsn = sequence_after(place.dtsn)
             # Which root answers next is no news to those below: they are asked already.
             self._root = None
-            place.ask(Act.DAO)
+            place.ask(Act.DAO_ASKED)
             self._advertiser.hear_request(now)
         self._versions.note(row, dio, now)
         row.rank = dio.rank
@@ -319,7 +329,9 @@ class Dodag:
                 row.child_until = row.below_until
         return row is not None
 
-    def note_child(self, eui: Eui64, short: int, rank: int, *, now: float) -> bool:
+    def note_child(
+        self, eui: Eui64, short: int, rank: int, *, promise: int | None = None, now: float
+    ) -> bool:
         """We are the preferred parent of that neighbour, or may be.
 
         False if there is no place to remember that: then the frame must not be acknowledged.
@@ -329,6 +341,8 @@ class Dodag:
         if row is None:
             return False
         row.child_until = row.below_until = now + CHILD_TIME
+        if promise is not None:
+            row.floor = promise
         if place.state is State.DETACHED:
             self._parenting.children.add(eui)
         return True
@@ -350,18 +364,28 @@ class Dodag:
             self._advertiser.answer(eui, now)
         return row
 
-    def take_child(self, eui: Eui64, short: int, rank: int, *, lowest: int, now: float) -> bool:
-        """A neighbour wants us as its preferred parent; `lowest` is the lowest rank that it had.
+    def lose_child(self, eui: Eui64, *, now: float) -> None:
+        """A neighbour says that another one is its preferred parent now."""
+        row = self.neighbours.get(eui)
+        if row is not None:
+            row.child_until = 0.0
+            self._parenting.drop_child(eui, now)
+            self._schedule()
+
+    def take_child(self, eui: Eui64, short: int, rank: int, *, promise: int, now: float) -> bool:
+        """A neighbour wants us as its preferred parent; it will say no rank below `promise`.
 
         False if it knows us by a rank that we have no more, or there is no place for it: then the
         frame must not be acknowledged.
         """
         place = self._place
-        if place.state is State.JOINED and lowest <= place.lowest:
+        if place.state is State.JOINED and promise <= place.lowest:
             self.counters["child of an old rank"] += 1
             self._advertiser.answer(eui, now)
             return False
-        return self.note_child(eui, short, rank, now=now)
+        # That it had no rank at all is no promise.
+        promise = 0 if promise == INFINITE_RANK else promise
+        return self.note_child(eui, short, rank, promise=promise, now=now)
 
     def note_address(self, eui: Eui64, short: int, *, now: float) -> None:
         """A neighbour passed on a packet whose source route says which address it has.
@@ -397,10 +421,14 @@ class Dodag:
             self._parenting.compare_with(row, now)
         if act is Act.POISON:
             self._parenting.poisoned(row, now, is_acknowledged=is_acknowledged)
+        if act is Act.REGISTER and row is place.preferred and is_acknowledged:
+            place.promised = place.offered
         if act is Act.REGISTER and row is place.pending:
+            self._upkeep_at = min(self._upkeep_at, now + UPKEEP_INTERVAL)
             self._parenting.asked(row, attempts, now, is_acknowledged=is_acknowledged)
         elif not is_acknowledged and row in place.parents:
             if attempts:
+                self._upkeep_at = min(self._upkeep_at, now + UPKEEP_INTERVAL)
                 self._parenting.failed(row, now)
         elif row is place.preferred:
             self._parenting.follow(now)
@@ -492,8 +520,7 @@ class Dodag:
     # Upkeep
 
     def _keep_up(self, now: float) -> None:
-        self._upkeep_at = now + UPKEEP_INTERVAL
-        place = self._place
+        place, is_quiet = self._place, True
         parents = place.profile.parents
         for row in place.neighbours.forget_silent(parents.neighbour_age_max, place.pinned, now=now):
             self._parenting.drop_child(row.eui, now)
@@ -501,11 +528,15 @@ class Dodag:
             for row in place.parents:
                 is_doubtful = row.metric.failures_in_a_row > 0 or not row.metric.samples
                 if is_doubtful or row.metric.is_due(parents.probe_interval, now=now):
+                    is_quiet = False
                     place.ask(Act.PROBE, row.eui)
             spare = place.spare_to_try(now)
             if spare is not None:
+                is_quiet = False
                 place.ask(Act.PROBE, spare.eui)
             self._parenting.choose(now)
+            is_quiet = is_quiet and self._parenting.is_settled
+        self._upkeep_at = now + (QUIET_INTERVAL if is_quiet else UPKEEP_INTERVAL)
 
     def _schedule(self) -> None:
         self.deadline = min(

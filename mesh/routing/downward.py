@@ -5,7 +5,8 @@ In      `job` for a packet that is to go down, `take` for one that came; at a ro
 Out     jobs into the outbox; RouteChanged and RouteFailed
 Limit   ROUTE_TRIES routes that a root tries by itself for one packet; ERROR_COUNT_MAX errors in
         ERROR_INTERVAL about one neighbour, ERROR_ROWS_MAX neighbours of whom that is known;
-        UNANSWERED_COUNT_MAX DAOs whose answer waits for a route, the oldest of which is forgotten
+        UNANSWERED_COUNT_MAX DAOs whose answer waits for a route, the oldest of which is forgotten;
+        ANSWERED_COUNT_MAX that were answered lately
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ from mesh.routing.route_errors import ERROR_COUNT_MAX, ERROR_INTERVAL, RouteErro
 
 ERROR_ROWS_MAX: Final = 64
 UNANSWERED_COUNT_MAX: Final = 512
+ANSWERED_COUNT_MAX: Final = 512
+ANSWERED_TIME: Final = 15.0
+"""Seconds in which the same DAO is answered once; who repeats it gives it another number."""
 ROUTE_TRIES: Final = 2
 """Routes that a root tries by itself for one packet, the first included."""
 
@@ -42,12 +46,13 @@ ROUTE_TRIES: Final = 2
 class Downward:
     """What one node does for packets on their way down."""
 
-    __slots__ = ("_core", "_errors_told", "_outbox", "_unanswered")
+    __slots__ = ("_answered", "_core", "_errors_told", "_outbox", "_unanswered")
 
     def __init__(self, core: Core, outbox: Outbox) -> None:
         self._core = core
         self._outbox = outbox
         self._errors_told: dict[int, tuple[float, int]] = {}
+        self._answered: dict[int, tuple[int, float]] = {}
         self._unanswered: dict[int, DaoAck] = {}
 
     def job(
@@ -194,11 +199,23 @@ class Downward:
         row = routes.rows.get(target)
         if status == STATUS_ACCEPTED and row is not None and row is not before:
             core.events.append(RouteChanged(target, row.parents, row.path_sequence, row.expires_at))
-        if dao.is_ack_wanted and target == source:
+        if dao.is_ack_wanted and target == source and not self._is_answered(dao, target, now):
             self._unanswered.pop(target, None)
             self._answer(target, DaoAck(dao.instance, dao.sequence, status), now)
         if status == STATUS_ACCEPTED:
             self._answer_those_below(routes, target, now)
+
+    def _is_answered(self, dao: Dao, target: int, now: float) -> bool:
+        """Whether that very DAO came before: a hop whose acknowledgement was lost took it twice."""
+        sequence, at = self._answered.get(target, (-1, 0.0))
+        if sequence == dao.sequence and now - at < ANSWERED_TIME:
+            self._core.counters["dao came twice"] += 1
+            return True
+        self._answered.pop(target, None)
+        if len(self._answered) >= ANSWERED_COUNT_MAX:
+            del self._answered[next(iter(self._answered))]
+        self._answered[target] = (dao.sequence, now)
+        return False
 
     def _answer_those_below(self, routes: RouteTable, node: int, now: float) -> None:
         """Who told us of that node as a parent before we knew the way to it."""

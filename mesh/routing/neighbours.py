@@ -29,6 +29,7 @@ class Neighbour:
         "denied_until",
         "dtsn",
         "eui",
+        "floor",
         "heard_at",
         "is_grounded",
         "metric",
@@ -53,6 +54,8 @@ class Neighbour:
         """Until when it counts as below us: what it sends up may come through us."""
         self.child_until = 0.0
         """Until when we must believe that we are its preferred parent."""
+        self.floor = 0
+        """The rank below which it promised, as our child, not to go; 0 for no promise."""
 
 
 class NeighbourTable:

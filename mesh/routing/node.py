@@ -17,6 +17,7 @@ from __future__ import annotations
 import enum
 import random
 from collections import Counter
+from typing import Final
 
 from amistack.errors import LocalProtocolError, MeshError
 from amistack.framing import Priority
@@ -28,7 +29,7 @@ from mesh.routing.broadcast import Floods
 from mesh.routing.carrying import Carrying
 from mesh.routing.control import LinkControl
 from mesh.routing.core import Core
-from mesh.routing.dao import DaoSender, RouteTable
+from mesh.routing.dao import RouteTable
 from mesh.routing.dodag import Dodag
 from mesh.routing.downward import ROUTE_TRIES, Downward
 from mesh.routing.events import Event, GroundChanged, Outgoing, PacketReceived, ParentChanged
@@ -37,12 +38,16 @@ from mesh.routing.jobs import Job, Way
 from mesh.routing.messages import Dao, DaoAck, decode
 from mesh.routing.outbox import WAITING_COUNT_MAX, Outbox
 from mesh.routing.profile import Profile
+from mesh.routing.telling import DaoSender
 from mesh.routing.transmit import Transmitter
 from mesh.routing.trickle import NEVER
 from mesh.routing.upward import Upward
 from mesh.security import Acknowledged, Challenged, Received, Seal
 
 __all__ = ["WAITING_COUNT_MAX", "MeshNode", "Role"]
+
+
+_TO_THE_ROOT: Final = frozenset({Act.DAO, Act.DAO_ASKED, Act.DAO_LATER})
 
 
 class Role(enum.Enum):
@@ -476,8 +481,8 @@ class MeshNode:
         actions = place.actions
         while actions:
             act, eui = actions.popleft()
-            if act is Act.DAO or act is Act.DAO_LATER:
-                self._core.tell_root(now, is_urgent=act is Act.DAO)
+            if act in _TO_THE_ROOT:
+                self._core.tell_root(now, is_urgent=act is Act.DAO, is_asked=act is Act.DAO_ASKED)
             else:
                 self._outbox.ask(act, eui, now)
         row = place.preferred

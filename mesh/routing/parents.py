@@ -49,6 +49,10 @@ BUSY_WAIT: Final = 2.0
 """Seconds, about, until a parent is asked again for which the channel was never free."""
 PROBE_SPACING: Final = 10.0
 """Seconds, about, from the first try of one new link of the parent set to that of the next."""
+PROMISE_STEP: Final = 1
+"""By how much ETX the least rank must have risen for the parent to be told."""
+PROMISE_SPACING: Final = 30.0
+"""Seconds, about, from one time that it is told to the next."""
 REGISTER_WAIT: Final = 60.0
 """Seconds after which a registration whose outcome was never told is over."""
 
@@ -70,6 +74,7 @@ class Parenting:
         "_pending_until",
         "_place",
         "_probe_at",
+        "_promise_at",
         "_rank_before",
         "_retry_at",
         "_settled_at",
@@ -86,6 +91,7 @@ class Parenting:
         self.detached_at: float | None = None
         self._pending_until = NEVER
         self._probe_at = 0.0
+        self._promise_at = 0.0
         self._choose_at = NEVER
         self._settled_at = 0.0
         self._rank_before = INFINITE_RANK
@@ -111,6 +117,11 @@ class Parenting:
         if self._dis_at < deadline:
             deadline = self._dis_at
         return self._move_at if self._move_at < deadline else deadline
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nobody is asked, and nobody is better than the preferred parent."""
+        return self._place.pending is None and self._better is None
 
     def begin(self, now: float) -> None:
         """A life begins, without a parent."""
@@ -202,6 +213,7 @@ class Parenting:
         if best is None and current is None:
             best, cost = place.best(now, etx_max=ETX_CAP, below=below)
         if current is not None:
+            self._promise(current, place.path_rank(current), now)
             if best is not None and best is not current:
                 self._compare(current, best, cost, now)
         elif best is not None:
@@ -251,6 +263,7 @@ class Parenting:
             self.choose(now)
             return
         was, had_ground = place.preferred, place.is_grounded
+        place.promised = place.offered
         was_detached = place.state is State.DETACHED
         place.preferred = row
         place.state = State.JOINED
@@ -265,10 +278,12 @@ class Parenting:
             return
         if was_detached or had_ground is not place.is_grounded or not self._advertiser.is_running:
             self._advertiser.begin(now=now)
-        if was is not row:
-            place.ask(Act.DAO)
         self._explorer.begin(now)
         self._gather(now)
+        if was is not row:
+            if was is not None and not was.metric.failures_in_a_row:
+                place.ask(Act.LEAVE, was.eui)
+            place.ask(Act.DAO)
 
     def follow(self, now: float, *, is_new: bool = False) -> None:
         """Take the rank that the preferred parent gives us, if it differs enough."""
@@ -278,6 +293,8 @@ class Parenting:
             return
         place.relax(now)
         cost = place.path_rank(parent)
+        self._promise(parent, cost, now)
+        cost = max(cost, place.promised)
         increase = place.configuration.rank_increase_max
         if cost >= INFINITE_RANK or (
             increase and place.lowest != INFINITE_RANK and cost > place.lowest + increase
@@ -289,6 +306,16 @@ class Parenting:
             place.rank = cost
             place.lowest = min(place.lowest, cost)
         self._advertiser.note_rank(now)
+
+    def _promise(self, parent: Neighbour, cost: int, now: float) -> None:
+        """Tell the parent of it where our rank shall fall, or is higher for good."""
+        place = self._place
+        if place.pending is not None or now < self._promise_at or parent.rank == INFINITE_RANK:
+            return
+        least, unit = min(parent.rank + 1, place.lowest), place.unit
+        if cost + unit // 2 < place.promised or least >= place.promised + PROMISE_STEP * unit:
+            self._promise_at = now + PROMISE_SPACING * (0.5 + self._chance.random())
+            place.ask(Act.REGISTER, parent.eui)
 
     def _gather(self, now: float) -> None:
         """The parent set anew."""

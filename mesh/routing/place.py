@@ -47,10 +47,12 @@ class Place:
         "lowest",
         "need_heard_at",
         "neighbours",
+        "offered",
         "parents",
         "pending",
         "preferred",
         "profile",
+        "promised",
         "rank",
         "state",
         "version",
@@ -72,6 +74,10 @@ class Place:
         """What we advertise. It follows the preferred parent, with hysteresis."""
         self.lowest = INFINITE_RANK
         """The lowest rank that we had in this version."""
+        self.promised = 0
+        """The rank below which we do not go while our preferred parent knows nothing of it."""
+        self.offered = 0
+        """What the last frame that made a promise said."""
         self.dtsn = dtsn
         self.neighbours = NeighbourTable(profile.parents.neighbour_count_max)
         self.preferred: Neighbour | None = None
@@ -156,9 +162,24 @@ class Place:
         return cost
 
     def relax(self, now: float) -> None:
-        """Without children nobody minds our rank: the lowest that we had is what we have."""
-        if self.lowest < self.rank != INFINITE_RANK and not self.has_children(now):
-            self.lowest = self.rank
+        """Let the lowest rank that we had be what we have, as far as no child minds."""
+        highest = self.rank
+        if self.lowest >= highest or highest == INFINITE_RANK:
+            return
+        for row in self.neighbours:
+            if row.child_until > now and row.floor <= highest:
+                highest = row.floor - 1
+        self.lowest = max(self.lowest, highest)
+
+    def promise(self, row: Neighbour) -> int:
+        """What to tell our parent, or who is to be that: no rank of ours will be below it.
+
+        That is more than the rank by which we know it, so it holds for any link.
+        """
+        self.offered = min(row.rank + 1, self.lowest)
+        if row is self.preferred:
+            self.promised = max(self.promised, self.offered)
+        return self.offered
 
     def spare_to_try(self, now: float) -> Neighbour | None:
         """A neighbour that is no parent and was never tried, for one of whom too few are known.

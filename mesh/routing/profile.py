@@ -88,7 +88,7 @@ class Routes:
 
     dao_delay: float = 1.0
     """DAO_DELAY: seconds in which changes gather."""
-    first_spread: float = 25.0
+    first_spread: float = 30.0
     """Seconds over which the first DAO of a life is spread, for each ETX of the path; unless the
     node has something else to say."""
     dao_retry: float = 5.0

@@ -14,7 +14,7 @@ from amistack.framing import Priority
 from mesh.packet import ROOT, Packet, PacketKind, RplMark
 from mesh.routing.acts import State
 from mesh.routing.core import Core
-from mesh.routing.dao import STATUS_ACCEPTED
+from mesh.routing.dao import STATUS_REFUSED
 from mesh.routing.downward import Downward
 from mesh.routing.events import RouteConfirmed
 from mesh.routing.jobs import Job, Way
@@ -132,11 +132,9 @@ class Upward:
     def take_dao_ack(self, message: DaoAck, packet: Packet, now: float) -> None:
         """The root's answer, and the packet in which it came."""
         core = self._core
-        if not core.dao.hear_ack(message, core.dodag.configuration, now=now):
-            return
-        if message.status == STATUS_ACCEPTED:
+        if core.dao.hear_ack(message, core.dodag.configuration, now=now):
             core.dodag.note_root(packet.source, now=now)
             hops = core.profile.links.hop_limit - packet.hop_limit + 1
             core.events.append(RouteConfirmed(core.dao.path_sequence, hops))
-        else:
+        elif message.status >= STATUS_REFUSED:
             core.counters["dao refused"] += 1

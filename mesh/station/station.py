@@ -91,7 +91,7 @@ class Station:
         if self._long is not None:
             node.carrying.carry(self._long)
         self.counters: Counter[str] = Counter()
-        self._boot = boot
+        self._boot: Reason | None = boot
         self._schedule = ReportSchedule(chance, sequence=report_sequence)
         self._look_at = NEVER
         self._due = NEVER
@@ -123,7 +123,8 @@ class Station:
     def start(self, *, now: float) -> None:
         """Begin to take part."""
         self.node.start(now=now)
-        self._schedule.ask(self._boot, now=now)
+        if self._is_root:
+            self._tell_of_boot(now)
         self._look_at = now + LOOK_INTERVAL_S
         self._act((), now)
 
@@ -251,7 +252,9 @@ class Station:
             self._schedule.ask(Reason.ASKED, now=now)
         report_due = NEVER
         # Without a way up, or a head-end at its end, a report would only wait and grow old.
-        if self._is_root or (self._has_ground and self.node.preferred_parent is not None):
+        if self._is_root or (
+            self._has_ground and self.node.dao.is_known and self.node.preferred_parent is not None
+        ):
             reason = self._schedule.reason_due(now=now)
             if reason is not None:
                 self._send_report(reason, now)
@@ -280,6 +283,7 @@ class Station:
                     self._events.append(event)
                 case RouteConfirmed(hops=hops):
                     self._hops = hops
+                    self._tell_of_boot(now)
                     self._events.append(event)
                 case _:
                     self._events.append(event)
@@ -331,6 +335,12 @@ class Station:
             self._wished_at = now
             spread = WISH_SPREAD_S if event.destination == BROADCAST else 0.0
             self._wish_at = now + spread * self._chance.random()
+
+    def _tell_of_boot(self, now: float) -> None:
+        """Once in a life: the first report says why this life began."""
+        if self._boot is not None:
+            self._schedule.ask(self._boot, now=now, path_etx=self.node.dodag.path_etx)
+            self._boot = None
 
     def _look(self, now: float) -> None:
         """Whether the next report would say something that the last one did not."""

@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 from amistack.errors import LocalProtocolError, MeshError
 from mesh import report_layout
 from mesh.reports import (
+    BOOT_ETX,
     BOOT_SPREAD_S,
     CHANGE_DELAY_S,
+    CHANGE_SPACING_MAX_S,
     CHANGE_SPACING_S,
     ETX_ONE,
     ETX_UNUSABLE,
     HOPS_UNKNOWN,
     INFINITE_RANK,
-    LINK_SPACING_MAX_S,
     NEIGHBOURS_MAX,
     PARENTS_MAX,
     REPORT_PERIOD_S,
@@ -224,6 +225,32 @@ def test_first_report_comes_within_the_spread_of_a_boot() -> None:
     assert len(due) == 20
 
 
+@pytest.mark.parametrize(("path_etx", "times"), [(0.5, 1.0), (BOOT_ETX, 1.0), (12.0, 3.0)])
+def test_far_from_the_root_the_first_report_may_come_later(path_etx: float, times: float) -> None:
+    due = []
+    for seed in range(50):
+        plan = schedule(seed)
+        plan.ask(Reason.POWER_RESTORED, now=100.0, path_etx=path_etx)
+        due.append((plan.next_timer() or 0.0) - 100.0)
+    assert 0.0 <= min(due) <= 0.2 * BOOT_SPREAD_S * times
+    assert 0.9 * BOOT_SPREAD_S * times <= max(due) <= BOOT_SPREAD_S * times
+
+
+def test_a_node_that_wanders_tells_so_ever_more_rarely() -> None:
+    plan = schedule()
+    plan.ask(Reason.ASKED, now=0.0)
+    plan.sent(attached(), now=0.0)
+    sent = []
+    for second in range(0, 12_000, 10):
+        plan.ask(Reason.PARENT_CHANGED, now=float(second))
+        if plan.reason_due(now=float(second)) is Reason.PARENT_CHANGED:
+            sent.append(second)
+            made = dataclasses.replace(attached(), reason=Reason.PARENT_CHANGED)
+            plan.sent(made, now=float(second))
+    gaps = [after - before for before, after in itertools.pairwise(sent)]
+    assert gaps == [600, 1200, 2400, CHANGE_SPACING_MAX_S]
+
+
 def test_quiet_node_reports_every_period_and_nothing_between() -> None:
     plan = schedule()
     plan.ask(Reason.ASKED, now=0.0)
@@ -258,7 +285,7 @@ def test_swinging_link_is_told_ever_more_rarely() -> None:
             plan.sent(made, now=float(second))
     assert sent[0] == CHANGE_SPACING_S
     gaps = [after - before for before, after in itertools.pairwise(sent)]
-    expected = [600.0, 1200.0, 2400.0] + [LINK_SPACING_MAX_S] * 3
+    expected = [600.0, 1200.0, 2400.0] + [CHANGE_SPACING_MAX_S] * 3
     assert all(least <= gap <= least + 40 for least, gap in zip(expected, gaps, strict=True))
 
 
@@ -268,7 +295,7 @@ def test_a_new_parent_waits_for_no_swinging_link_and_a_period_begins_anew() -> N
     for now in (0.0, 300.0, 900.0, 2100.0):
         plan.sent(dataclasses.replace(attached(), reason=Reason.LINK_CHANGED), now=now)
     plan.ask(Reason.LINK_CHANGED, now=2200.0)
-    assert plan.reason_due(now=2100.0 + LINK_SPACING_MAX_S - 1.0) is None
+    assert plan.reason_due(now=2100.0 + CHANGE_SPACING_MAX_S - 1.0) is None
     plan.ask(Reason.PARENT_CHANGED, now=2200.0)
     assert plan.reason_due(now=2100.0 + CHANGE_SPACING_S) is Reason.PARENT_CHANGED
     plan.sent(dataclasses.replace(attached(), reason=Reason.PERIODIC), now=50_000.0)

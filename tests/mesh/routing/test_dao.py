@@ -6,39 +6,24 @@ route is a chain of told parents without a loop, found by an oracle that enumera
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import random
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amistack.errors import MeshError
 from mesh.routing.dao import (
-    LATER_DELAY,
-    LATER_DELAY_MAX,
-    PATH_CONTROLS,
-    PATH_ETX_MAX,
-    QUIET_SHARE,
     STATUS_ACCEPTED,
     STATUS_OLD,
     STATUS_REFUSED,
-    URGENT_DELAY_MAX,
-    URGENT_MEMORY,
-    DaoSender,
     RouteTable,
 )
 from mesh.routing.messages import (
-    LIFETIME_INFINITE,
     Configuration,
     Dao,
-    DaoAck,
     Transit,
     address_of,
 )
-from mesh.routing.profile import Routes
-from mesh.routing.trickle import NEVER
+from mesh.routing.telling import PATH_CONTROLS
 
 PREFIX = bytes.fromhex("fd00000000000000")
 CONFIGURATION = Configuration(14, 9, 10, 1024, 256, 12, 100)
@@ -179,28 +164,6 @@ def test_what_another_root_knows_newer_is_forgotten_and_nothing_else() -> None:
     assert table.route_to(2, now=0.0) is None
 
 
-sequences = st.integers(0, 127) | st.integers(240, 255)
-
-
-@settings(deadline=None)
-@given(sequences, sequences)
-def test_a_node_that_lost_its_sequence_is_believed_after_two_refusals(known: int, own: int) -> None:
-    table = RouteTable(ROOT_SHORT)
-    take(table, 2, 1, sequence=known)
-    sender = DaoSender(Routes(), random.Random(1), path_sequence=own)
-    sender.change(now=0.0, is_urgent=True)
-    for _ in range(3):
-        now = sender.deadline
-        told = sender.make(PREFIX, 2, (3,), 12)
-        sender.sent(now=now)
-        _, status = table.take(told, CONFIGURATION, source=2, now=0.0)
-        sender.hear_ack(DaoAck(0, told.sequence, status), CONFIGURATION, now=now)
-        if status == STATUS_ACCEPTED:
-            break
-    assert sender.is_acknowledged
-    assert table.rows[2].parents == (3,)
-
-
 graphs = st.dictionaries(
     st.integers(2, 9),
     st.lists(st.integers(1, 9), min_size=1, max_size=3, unique=True).map(tuple),
@@ -233,124 +196,3 @@ def test_a_route_is_a_chain_of_told_parents_and_found_whenever_there_is_one(
         assert bool(routes) == bool(ways)
         assert set(routes) <= ways
         assert len(set(routes)) == len(routes)
-
-
-# The sender
-
-
-def test_a_dao_is_repeated_with_the_same_path_sequence_then_seldom() -> None:
-    sender = DaoSender(Routes(first_spread=0.0), random.Random(1), path_sequence=None)
-    sender.change(now=0.0, is_urgent=True)
-    assert sender.deadline <= Routes().dao_delay
-    told = []
-    now = 0.0
-    waits = []
-    for _ in range(Routes().dao_tries):
-        waits.append(sender.deadline - now)
-        now = sender.deadline
-        told.append(sender.make(PREFIX, 2, (1,), 12))
-        sender.sent(now=now)
-    assert len({one.transits[0].path_sequence for one in told}) == 1
-    assert len({one.sequence for one in told}) == len(told)
-    assert sender.deadline - now > 60.0
-    sender.make(PREFIX, 2, (1,), 12)
-    assert sender.path_sequence != told[0].transits[0].path_sequence
-
-
-def test_an_answer_to_an_older_dao_does_not_end_a_newer_change() -> None:
-    sender = DaoSender(Routes(), random.Random(1), path_sequence=None)
-    sender.change(now=0.0, is_urgent=True)
-    told = sender.make(PREFIX, 2, (1,), 12)
-    sender.sent(now=1.0)
-    sender.change(now=1.1, is_urgent=False)
-    due = sender.deadline
-    assert due <= 1.1 + LATER_DELAY
-    assert not sender.hear_ack(DaoAck(0, told.sequence), CONFIGURATION, now=1.2)
-    assert sender.deadline == due
-    assert not sender.is_acknowledged
-
-
-def test_an_accepted_dao_is_told_again_well_within_its_lifetime() -> None:
-    sender = DaoSender(Routes(), random.Random(1), path_sequence=None)
-    for _ in range(3):
-        sender.change(now=0.0, is_urgent=True)
-        told = sender.make(PREFIX, 2, (1,), 12)
-        sender.sent(now=0.0)
-        assert sender.hear_ack(DaoAck(0, told.sequence), CONFIGURATION, now=0.0)
-        assert 300.0 < sender.deadline < 700.0
-    sender.stop()
-    assert sender.deadline == NEVER
-
-
-def first_due(path_etx: float, *, is_crowded: bool) -> list[float]:
-    """When the first DAO of a life is due, of many nodes that joined at 0."""
-    found = []
-    for seed in range(200):
-        sender = DaoSender(ROUTES, random.Random(seed), path_sequence=None)
-        sender.change(now=0.0, is_urgent=True, path_etx=path_etx, is_crowded=is_crowded)
-        found.append(sender.deadline)
-    return found
-
-
-ROUTES = Routes(dao_delay=3.0, first_spread=40.0)
-
-
-@pytest.mark.parametrize("path_etx", [1.0, 2.0, 6.0])
-def test_in_a_crowd_those_near_the_root_speak_first(path_etx: float) -> None:
-    due = first_due(path_etx, is_crowded=True)
-    begin = 40.0 * (path_etx - 1.0)
-    assert begin <= min(due) <= begin + 8.0
-    assert begin + 36.0 <= max(due) <= begin + 40.0
-
-
-def test_a_node_alone_speaks_sooner_and_nobody_waits_for_ever() -> None:
-    assert max(first_due(6.0, is_crowded=False)) <= 40.0 * 6.0 * QUIET_SHARE
-    assert max(first_due(500.0, is_crowded=True)) <= 40.0 * PATH_ETX_MAX
-
-
-def test_the_first_dao_keeps_its_time_when_the_crowd_falls_silent() -> None:
-    sender = DaoSender(ROUTES, random.Random(1), path_sequence=None)
-    sender.change(now=0.0, is_urgent=True, path_etx=6.0, is_crowded=True)
-    due = sender.deadline
-    sender.change(now=100.0, is_urgent=False, path_etx=6.0, is_crowded=False)
-    assert sender.deadline == due
-    # Nearer to the root than it thought at first: sooner, but still in its turn.
-    sender.change(now=101.0, is_urgent=True, path_etx=4.0, is_crowded=False)
-    assert sender.deadline == pytest.approx(due - 80.0)
-
-
-def test_who_has_something_to_say_does_not_wait_for_its_turn() -> None:
-    sender = DaoSender(ROUTES, random.Random(1), path_sequence=None)
-    sender.hurry(now=0.0)
-    assert sender.deadline == NEVER
-    sender.change(now=1.0, is_urgent=True, path_etx=9.0, is_crowded=True)
-    assert sender.deadline > 300.0
-    sender.hurry(now=2.0)
-    assert sender.deadline <= 2.0 + ROUTES.dao_delay
-
-
-@pytest.mark.parametrize(
-    ("is_urgent", "first", "longest"),
-    [(True, 1.0, URGENT_DELAY_MAX), (False, LATER_DELAY, LATER_DELAY_MAX)],
-)
-def test_who_changes_parents_all_the_time_tells_so_ever_more_seldom(
-    is_urgent: bool, first: float, longest: float
-) -> None:
-    sender = DaoSender(Routes(first_spread=0.0), random.Random(1), path_sequence=None)
-    for_ever = dataclasses.replace(CONFIGURATION, lifetime=LIFETIME_INFINITE)
-    now, waits = 0.0, []
-    for _ in range(16):
-        sender.change(now=now, is_urgent=is_urgent)
-        waits.append(sender.deadline - now)
-        now = sender.deadline
-        told = sender.make(PREFIX, 2, (1,), 12)
-        sender.sent(now=now)
-        assert sender.hear_ack(DaoAck(0, told.sequence), for_ever, now=now)
-    assert first / 2 <= waits[0] <= first
-    assert longest / 2 <= waits[-1] <= longest
-    assert all(after <= 4.0 * before + 1.0 for before, after in itertools.pairwise(waits))
-    # After a quiet time the first change is told soon again.
-    now += max(URGENT_MEMORY, 2 * LATER_DELAY_MAX) + 1.0
-    sender.stop()
-    sender.change(now=now, is_urgent=is_urgent)
-    assert sender.deadline - now <= first

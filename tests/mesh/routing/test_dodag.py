@@ -344,15 +344,134 @@ def test_a_relay_whose_rank_rose_may_not(place: Place) -> None:
     assert (Act.POISON, C) in asked
 
 
+def promised(place: Place) -> int:
+    """What the frame that makes P our parent, or keeps it so, says now."""
+    row = place.dodag.neighbours.get(P)
+    assert row is not None
+    return place.dodag.place.promise(row)
+
+
+def test_what_a_child_promised_lets_a_relay_choose_anew(place: Place) -> None:
+    lowest = place.dodag.lowest
+    assert place.dodag.take_child(C, 12, FAR, promise=lowest + 1, now=place.now)
+    place.hear(X, lowest + UNIT)
+    place.answer(X, Act.PROBE)
+    place.hear(P, NEAR + 3 * UNIT)
+    assert place.dodag.lowest == lowest
+    # The child follows, and says so: then X may be our parent, for C comes after whatever we take.
+    risen = place.dodag.rank + 1
+    assert place.dodag.take_child(C, 12, risen + UNIT, promise=risen, now=place.now)
+    place.wait(2 * UPKEEP_INTERVAL)
+    assert place.dodag.lowest == place.dodag.rank > lowest + UNIT
+    place.asked()
+    place.fail(P, 80.0)
+    asked = place.asked()
+    assert (Act.REGISTER, X) in asked
+    assert (Act.POISON, C) not in asked
+
+
+def test_the_least_promise_of_all_children_counts(place: Place) -> None:
+    lowest = place.dodag.lowest
+    assert place.dodag.take_child(C, 12, FAR, promise=lowest + 1, now=place.now)
+    place.hear(P, NEAR + 3 * UNIT)
+    rank = place.dodag.rank
+    assert place.dodag.take_child(Y, 13, FAR, promise=rank - UNIT, now=place.now)
+    assert place.dodag.lowest == lowest
+    assert place.dodag.take_child(C, 12, FAR, promise=rank + 1, now=place.now)
+    place.wait(2 * UPKEEP_INTERVAL)
+    assert lowest < place.dodag.lowest == rank - UNIT - 1
+    # One of whom we know no promise holds us where we are.
+    assert place.dodag.take_child(X, 11, FAR, promise=INFINITE_RANK, now=place.now)
+    place.hear(P, NEAR + 5 * UNIT)
+    assert place.dodag.lowest == rank - UNIT - 1
+
+
+def test_a_child_that_went_to_another_parent_holds_nobody(place: Place) -> None:
+    place.dodag.note_child(C, 12, FAR, now=place.now)
+    place.hear(P, NEAR + 3 * UNIT)
+    assert place.dodag.lowest < place.dodag.rank
+    place.dodag.lose_child(C, now=place.now)
+    place.dodag.lose_child(Y, now=place.now)  # Of whom nothing is known.
+    place.hear(P, NEAR + 3 * UNIT)
+    assert place.dodag.lowest == place.dodag.rank
+    place.hear(P, INFINITE_RANK)
+    assert (Act.POISON, C) not in place.asked()
+
+
+def test_no_rank_falls_below_what_the_parent_was_promised_until_it_knows(place: Place) -> None:
+    high = NEAR + 3 * UNIT
+    place.hear(P, high)
+    place.wait(2 * UPKEEP_INTERVAL)
+    assert (Act.REGISTER, P) in place.asked()
+    assert promised(place) == high + 1
+    place.answer(P, Act.REGISTER)
+    place.hear(P, NEAR)
+    assert place.dodag.rank == place.dodag.lowest == high + 1
+    place.wait(2 * UPKEEP_INTERVAL)
+    assert (Act.REGISTER, P) in place.asked()
+    assert promised(place) == NEAR + 1
+    # It was sent; as long as nobody has it our word is the higher one.
+    place.answer(P, Act.REGISTER, is_acknowledged=False)
+    assert place.dodag.rank == high + 1
+    place.answer(P, Act.REGISTER)
+    assert NEAR + UNIT <= place.dodag.rank < high
+
+
+def test_a_higher_promise_binds_from_when_it_is_sent(place: Place) -> None:
+    place.hear(P, NEAR + 3 * UNIT)
+    place.wait(60.0)
+    assert promised(place) == NEAR + 3 * UNIT + 1
+    place.answer(P, Act.REGISTER, is_acknowledged=False)
+    place.hear(P, NEAR)
+    assert place.dodag.rank > NEAR + 3 * UNIT
+
+
+def test_who_takes_another_parent_says_so_to_the_one_it_leaves(place: Place) -> None:
+    for _ in range(10):
+        place.answer(P, Act.PROBE)
+    place.hear(X, NEAR - UNIT // 2)
+    for _ in range(20):
+        place.answer(X, Act.PROBE)
+    place.hear(P, NEAR + UNIT)
+    place.wait(PROFILE.parents.switch_time + 2 * UPKEEP_INTERVAL)
+    if (Act.REGISTER, X) in place.asked():
+        place.answer(X, Act.REGISTER)
+    assert place.parent() == X
+    assert (Act.LEAVE, P) in place.asked()
+
+
+def test_who_is_not_known_to_the_root_says_nothing_of_its_place() -> None:
+    place = Place()
+    place.join(P, NEAR)
+    place.asked()
+    place.wait(3600.0)
+    place.dodag.hear_dis(Y, Dis(), now=place.now, is_for_us=False)
+    place.wait(60.0)
+    assert (Act.DIO, None) not in place.asked()
+    place.dodag.note_root(1, now=place.now)
+    place.wait(1.0)
+    assert (Act.DIO, None) in place.asked()
+    # Once in a life: an orphan of a tree that stands has no time for this.
+    place.hear(P, INFINITE_RANK)
+    place.wait(1.0)
+    place.asked()
+    place.hear(X, NEAR)
+    place.wait(1.0)
+    place.answer(X, Act.REGISTER)
+    assert place.parent() == X
+    place.wait(1.0)
+    assert (Act.DIO, None) in place.asked()
+
+
 def test_a_child_that_knows_a_rank_that_we_have_no_more_is_told_and_not_taken(
     place: Place,
 ) -> None:
     lowest = place.dodag.lowest
     place.asked()
-    assert not place.dodag.take_child(C, 12, FAR, lowest=lowest, now=place.now)
+    assert not place.dodag.take_child(C, 12, FAR, promise=lowest, now=place.now)
     assert place.asked() == [(Act.DIO_TO, C)]
     assert place.dodag.counters["child of an old rank"] == 1
-    assert place.dodag.take_child(C, 12, FAR, lowest=lowest + 1, now=place.now)
+    assert place.dodag.take_child(C, 12, FAR, promise=lowest + 1, now=place.now)
     place.hear(P, INFINITE_RANK)
     assert (Act.POISON, C) in place.asked()
 
@@ -394,6 +513,7 @@ def test_some_of_those_who_hear_a_need_say_where_they_stand_not_all() -> None:
         place.dodag = Dodag(PROFILE, random.Random(seed), has_lived=False)
         place.dodag.start(now=0.0)
         place.join(P, NEAR)
+        place.dodag.note_root(1, now=0.0)
         for number in range(59):
             place.hear(eui(100 + number), FAR)
         place.wait(600.0)
@@ -421,6 +541,6 @@ def test_who_comes_to_another_root_asks_those_below_to_tell_it_once(place: Place
     dio = Dio(0, 240, NEAR, 7, DODAG_ID, PROFILE.configuration)
     dodag.hear_dio(P, 10, dio, now=place.now, is_for_us=False, rssi_dbm=None)
     assert dodag.dtsn == sequence_after(dtsn)
-    assert (Act.DAO, None) in place.asked()
+    assert (Act.DAO_ASKED, None) in place.asked()
     dodag.note_root(1, now=place.now)
     assert dodag.dtsn == sequence_after(dtsn)

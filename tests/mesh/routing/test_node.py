@@ -19,6 +19,7 @@ from amistack.errors import LocalProtocolError, TableFull
 from amistack.framing import Priority
 from mesh.packet import BROADCAST, ROOT, Packet, PacketKind, RplMark, ShortAddress
 from mesh.routing.dodag import State
+from mesh.routing.downward import ANSWERED_TIME
 from mesh.routing.events import RouteConfirmed, RouteFailed
 from mesh.routing.messages import INFINITE_RANK, Dao, Dio, Transit, address_of
 from mesh.routing.node import WAITING_COUNT_MAX, MeshNode
@@ -136,7 +137,7 @@ def test_a_node_that_is_not_fresh_is_asked_before_its_control_counts() -> None:
 
 def test_what_a_proof_was_asked_for_is_said_anew_and_counts_at_once() -> None:
     # The same octets again would be older than the proof, and refused.
-    world = World(23).line(3)
+    world = World(13).line(3)
     world.start()
     world.run(6.0, until=lambda: not world.orphans())
     assert not world.orphans()
@@ -189,12 +190,15 @@ def test_the_death_of_a_parent_is_repaired_at_once_when_there_is_traffic(seed: i
     child = 16
     victim = world.path_up(child)[1]
     world.kill(victim)
-    began = world.now
     world.send(child, b"after")
-    world.run(30.0, until=lambda: bool(world.path_up(child)))
-    assert world.now - began < 5.0
-    world.run(5.0)
+    world.run(5.0, until=lambda: b"after" in payloads(world))
     assert b"after" in payloads(world)
+    # Whom else it was a parent of learns so by traffic of its own, or with the next probe.
+    for short in set(range(2, 17)) - {victim}:
+        world.send(short, b"more")
+    world.run(5.0, until=lambda: bool(world.path_up(child)))
+    assert world.path_up(child)[-1] == 1
+    assert victim not in world.path_up(child)
     assert not world.loops
 
 
@@ -574,6 +578,31 @@ def test_messages_that_contradict_themselves_change_nothing() -> None:
         packet = replace(control(4, ROOT, dao.encode(), 9), rpl=RplMark(900))
         root.receive_frame(frame_of(2, packet, 1, 6_000_000 + 100 * number), now=world.now)
     assert state_of(root) == rows
+
+
+def test_a_dao_that_came_twice_is_answered_once() -> None:
+    world = formed(World(20).line(4))
+    root = world.nodes[1]
+    sequence = world.nodes[4].dao.path_sequence + 1 & 0xFF
+    parent = address_of(DODAG_ID, 3)
+    counter = 7_000_000
+
+    def hear(number: int) -> int:
+        """How many answers to that DAO of node 4 wait, which node 2 brought."""
+        nonlocal counter
+        counter += 100
+        dao = Dao(0, number, address_of(DODAG_ID, 4), (Transit(parent, sequence, 12),))
+        packet = replace(control(4, ROOT, dao.encode(), 9), rpl=RplMark(900))
+        before = root.queue_length
+        root.receive_frame(frame_of(2, packet, 1, counter), now=world.now)
+        return root.queue_length - before
+
+    assert [hear(77), hear(77), hear(78), hear(78)] == [1, 0, 1, 0]
+    assert root.counters["dao came twice"] == 2
+    world.touch(1)
+    # Who says the same so much later did not hear the answer.
+    world.run(ANSWERED_TIME)
+    assert hear(78) == 1
 
 
 def test_a_packet_that_loops_is_marked_then_dropped() -> None:

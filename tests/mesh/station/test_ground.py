@@ -158,7 +158,7 @@ def test_ground_that_cannot_be_had_is_tried_for_ever_longer() -> None:
     world.link(1, 3)
     for one, other in ((7, 6), (6, 5), (5, 4)):
         world.link(one, other)
-    world.link(4, 3, 0.6)
+    world.link(4, 3, 0.8)
     formed(world)
     set_ground(world, 1, has_ground=False)
     for _ in range(60):

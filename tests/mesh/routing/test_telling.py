@@ -1,0 +1,390 @@
+"""When the root is told: first by turns, then as often as the road allows.
+
+The contract under test: who has no way yet goes before who has an old one, an answer that is late
+or lost makes a node slower and one in time faster, and whatever happens the next DAO has a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesh.routing.dao import STATUS_ACCEPTED, STATUS_REFUSED, RouteTable
+from mesh.routing.messages import LIFETIME_INFINITE, Dao, DaoAck
+from mesh.routing.profile import Routes
+from mesh.routing.telling import (
+    ASKED_SHARE,
+    LATER_DELAY,
+    LATER_DELAY_MAX,
+    PACE_MAX,
+    PATH_ETX_MAX,
+    QUIET_SHARE,
+    URGENT_DELAY_MAX,
+    URGENT_GROWTH,
+    URGENT_MEMORY,
+    YOUNG_LATER,
+    YOUNG_TIME,
+    YOUNG_URGENT,
+    DaoSender,
+)
+from mesh.routing.trickle import NEVER
+from tests.mesh.routing.test_dao import CONFIGURATION, PREFIX, ROOT_SHORT, take
+
+ROUTES = Routes(dao_delay=3.0, first_spread=40.0)
+FOR_EVER = dataclasses.replace(CONFIGURATION, lifetime=LIFETIME_INFINITE)
+
+
+def sender_of(routes: Routes = ROUTES, seed: int = 1) -> DaoSender:
+    return DaoSender(routes, random.Random(seed), path_sequence=None)
+
+
+def tell(sender: DaoSender, now: float, *parents: int) -> Dao:
+    """The DAO that is due goes out."""
+    told = sender.make(PREFIX, 2, parents or (1,), 12)
+    sender.sent(now=now)
+    return told
+
+
+def answer(sender: DaoSender, told: Dao, now: float, status: int = STATUS_ACCEPTED) -> bool:
+    return sender.hear_ack(DaoAck(0, told.sequence, status), FOR_EVER, now=now)
+
+
+def known(routes: Routes = ROUTES) -> DaoSender:
+    """One that the root has known for some time."""
+    sender = sender_of(routes)
+    sender.change(now=-10_000.0, is_urgent=True)
+    assert answer(sender, tell(sender, -9_000.0), -9_000.0)
+    return sender
+
+
+# The first of a life
+
+
+def first_due(path_etx: float, *, is_crowded: bool) -> list[float]:
+    """When the first DAO of a life is due, of many nodes that joined at 0."""
+    found = []
+    for seed in range(200):
+        sender = sender_of(seed=seed)
+        sender.change(now=0.0, is_urgent=True, path_etx=path_etx, is_crowded=is_crowded)
+        found.append(sender.deadline)
+    return found
+
+
+@pytest.mark.parametrize("path_etx", [1.0, 2.0, 6.0])
+def test_in_a_crowd_the_first_ones_are_spread_and_more_so_far_away(path_etx: float) -> None:
+    due = first_due(path_etx, is_crowded=True)
+    assert min(due) <= 8.0
+    assert 36.0 * path_etx <= max(due) <= 40.0 * path_etx
+
+
+def test_a_node_alone_speaks_sooner_and_nobody_waits_for_ever() -> None:
+    assert max(first_due(6.0, is_crowded=False)) <= 40.0 * 6.0 * QUIET_SHARE
+    assert max(first_due(500.0, is_crowded=True)) <= 40.0 * PATH_ETX_MAX
+
+
+def test_the_first_dao_keeps_its_time_when_the_crowd_falls_silent() -> None:
+    sender = sender_of(seed=4)
+    sender.change(now=0.0, is_urgent=True, path_etx=6.0, is_crowded=True)
+    due = sender.deadline
+    assert due > 50.0
+    sender.change(now=1.0, is_urgent=False, path_etx=6.0, is_crowded=False)
+    assert sender.deadline >= due
+    # Nearer to the root than it thought at first: sooner, but still in its turn.
+    sender.change(now=2.0, is_urgent=True, path_etx=4.0, is_crowded=False)
+    assert sender.deadline == pytest.approx(due * 4.0 / 6.0)
+
+
+def test_who_has_something_to_say_does_not_wait_for_its_turn() -> None:
+    sender = sender_of(seed=4)
+    sender.hurry(now=0.0)
+    assert sender.deadline == NEVER
+    sender.change(now=1.0, is_urgent=True, path_etx=9.0, is_crowded=True)
+    assert sender.deadline > 50.0
+    sender.hurry(now=2.0)
+    assert sender.deadline <= 2.0 + ROUTES.dao_delay
+
+
+def test_who_is_not_known_yet_keeps_its_pace_whatever_changes() -> None:
+    sender = sender_of()
+    sender.change(now=0.0, is_urgent=True, path_etx=8.0, is_crowded=True)
+    tell(sender, 100.0)
+    due = sender.deadline
+    assert 0.75 * 8.0 * ROUTES.dao_retry <= due - 100.0 <= 1.25 * 8.0 * ROUTES.dao_retry
+    sender.change(now=110.0, is_urgent=True, path_etx=2.0)
+    assert sender.deadline == due
+    assert tell(sender, due, 3).transits[0].parent[-1] == 3
+    # Without a parent nothing is due; with one there is a time again.
+    sender.stop()
+    sender.change(now=due + 1.0, is_urgent=True)
+    assert due + 1.0 < sender.deadline < NEVER
+
+
+# Repeating
+
+
+def test_a_dao_is_repeated_with_the_same_path_sequence_then_seldom() -> None:
+    routes = Routes(first_spread=0.0)
+    sender = sender_of(routes)
+    sender.change(now=0.0, is_urgent=True)
+    assert sender.deadline <= routes.dao_delay
+    told, now = [], 0.0
+    for tries in range(routes.dao_tries):
+        now = sender.deadline
+        told.append(tell(sender, now))
+        wait = routes.dao_retry * 2**tries
+        assert 0.75 * wait <= sender.deadline - now <= 1.25 * wait
+    assert len({one.transits[0].path_sequence for one in told}) == 1
+    assert len({one.sequence for one in told}) == len(told)
+    tell(sender, now)
+    assert sender.path_sequence != told[0].transits[0].path_sequence
+
+
+def test_the_answer_to_any_repetition_will_do() -> None:
+    sender = sender_of()
+    sender.change(now=0.0, is_urgent=True)
+    first = tell(sender, 1.0)
+    tell(sender, 40.0)
+    assert answer(sender, first, 41.0)
+    assert sender.is_acknowledged
+    assert sender.deadline == NEVER
+    assert not answer(sender, first, 42.0)
+
+
+def test_an_answer_to_an_older_dao_does_not_end_a_newer_change() -> None:
+    sender = sender_of()
+    sender.change(now=0.0, is_urgent=True)
+    told = tell(sender, 1.0)
+    assert not sender.is_known
+    sender.change(now=1.1, is_urgent=False)
+    # But the root has a way to us now, if an old one.
+    assert answer(sender, told, 1.2)
+    assert sender.is_known
+    assert not sender.is_acknowledged
+    sender.change(now=1.3, is_urgent=False)
+    assert 1.3 < sender.deadline <= 1.3 + LATER_DELAY
+
+
+def test_what_nobody_asked_for_is_no_answer() -> None:
+    sender = sender_of()
+    assert not sender.hear_ack(DaoAck(0, 5), CONFIGURATION, now=0.0)
+    sender.change(now=0.0, is_urgent=True)
+    told = tell(sender, 1.0)
+    assert not answer(sender, told, 1.5, status=STATUS_REFUSED)
+    assert not sender.is_known
+    assert not sender.hear_ack(DaoAck(0, told.sequence + 1 & 0xFF), CONFIGURATION, now=2.0)
+    assert sender.deadline < NEVER
+
+
+def test_an_accepted_dao_is_told_again_well_within_its_lifetime() -> None:
+    sender = sender_of()
+    for _ in range(3):
+        sender.change(now=0.0, is_urgent=True)
+        told = tell(sender, 0.0)
+        assert sender.hear_ack(DaoAck(0, told.sequence), CONFIGURATION, now=0.0)
+        assert 300.0 < sender.deadline < 700.0
+    sender.stop()
+    assert sender.deadline == NEVER
+
+
+# The pace
+
+
+def test_a_late_answer_slows_a_node_down_by_its_square_and_good_ones_free_it() -> None:
+    sender = known()
+    told = tell(sender, 0.0)
+    assert answer(sender, told, 5.0)
+    sender.change(now=6.0, is_urgent=True)
+    pace = 25.0 * ROUTES.dao_retry
+    assert 0.75 * pace <= sender.deadline <= 1.25 * pace
+    now = sender.deadline
+    for _ in range(8):
+        assert answer(sender, tell(sender, now), now + 0.5)
+        sender.change(now=now + 0.6, is_urgent=True)
+        now = max(sender.deadline, now + URGENT_MEMORY + 1.0)
+    sender.stop()
+    sender.change(now=now + 4000.0, is_urgent=True)
+    assert sender.deadline <= now + 4000.0 + ROUTES.dao_delay
+
+
+def test_far_away_an_answer_may_take_longer() -> None:
+    for path_etx, is_late in ((1.0, True), (16.0, False)):
+        sender = known()
+        sender.change(now=0.0, is_urgent=True, path_etx=path_etx)
+        assert answer(sender, tell(sender, 100.0), 102.3)
+        sender.change(now=103.0, is_urgent=True, path_etx=path_etx)
+        assert (sender.deadline > 103.0 + 2 * ROUTES.dao_retry) is is_late
+
+
+def test_no_answer_at_all_is_as_slow_as_can_be_and_never_the_end() -> None:
+    sender = known()
+    sender.change(now=0.0, is_urgent=True)
+    for _ in range(20):
+        now = sender.deadline
+        tell(sender, now)
+        assert now < sender.deadline <= now + 1.25 * PACE_MAX
+    assert sender.deadline - now >= 0.75 * PACE_MAX
+
+
+@pytest.mark.parametrize(
+    ("is_urgent", "first", "longest"),
+    [(True, ROUTES.dao_delay, URGENT_DELAY_MAX), (False, LATER_DELAY, LATER_DELAY_MAX)],
+)
+def test_who_changes_parents_all_the_time_tells_so_ever_more_seldom(
+    is_urgent: bool, first: float, longest: float
+) -> None:
+    sender = known()
+    now, waits = 0.0, []
+    for _ in range(16):
+        sender.change(now=now, is_urgent=is_urgent)
+        waits.append(sender.deadline - now)
+        now = sender.deadline
+        assert answer(sender, tell(sender, now), now)
+    assert first / 2 <= waits[0] <= first
+    assert longest / 2 <= waits[-1] <= longest
+    growth = 2 * URGENT_GROWTH
+    assert all(after <= growth * before + 1.0 for before, after in itertools.pairwise(waits))
+    # After a quiet time the first change is told soon again.
+    now += max(URGENT_MEMORY, 2 * LATER_DELAY_MAX) + 1.0
+    sender.stop()
+    sender.change(now=now, is_urgent=is_urgent)
+    assert sender.deadline - now <= first
+
+
+def test_a_lesser_change_does_not_hasten_what_waits() -> None:
+    sender = known()
+    sender.change(now=0.0, is_urgent=False, path_etx=10.0, is_asked=True)
+    due = sender.deadline
+    sender.change(now=0.1, is_urgent=False)
+    assert sender.deadline == min(due, sender.deadline)
+    sender.change(now=0.2, is_urgent=True)
+    assert sender.deadline <= 0.2 + ROUTES.dao_delay
+
+
+@pytest.mark.parametrize(("is_urgent", "least"), [(True, 60.0), (False, 900.0)])
+def test_while_an_area_forms_who_has_a_way_lets_others_go_first(
+    is_urgent: bool, least: float
+) -> None:
+    young = YOUNG_URGENT * ROUTES.dao_delay if is_urgent else YOUNG_LATER * LATER_DELAY
+    assert least <= young / 2
+    sender = sender_of()
+    sender.change(now=0.0, is_urgent=True, is_crowded=True)
+    assert answer(sender, tell(sender, 50.0), 50.1)
+    sender.change(now=100.0, is_urgent=is_urgent, is_crowded=True)
+    assert least <= sender.deadline - 100.0 <= young
+    # An hour later others that lose their way are no area that forms.
+    sender.stop()
+    now = 50.1 + YOUNG_TIME
+    sender.change(now=now, is_urgent=True, is_crowded=True)
+    assert sender.deadline - now <= 3.0 * ROUTES.dao_delay
+
+
+def test_who_speaks_tells_at_once_what_leaves_the_root_without_a_way() -> None:
+    sender = known()
+    for now in (0.0, 100.0, 200.0, 300.0):
+        sender.change(now=now, is_urgent=True)
+        assert answer(sender, tell(sender, now), now)
+    sender.change(now=400.0, is_urgent=False)
+    due = sender.deadline
+    sender.hurry(now=401.0)
+    assert sender.deadline == due
+    sender.change(now=401.0, is_urgent=True)
+    assert sender.deadline > 430.0
+    sender.hurry(now=402.0)
+    assert sender.deadline <= 402.0 + ROUTES.dao_delay
+    # Not every packet is a reason: there must be room between.
+    tell(sender, 403.0)
+    sender.change(now=404.0, is_urgent=True)
+    due = sender.deadline
+    sender.hurry(now=405.0)
+    assert sender.deadline == due
+
+
+@pytest.mark.parametrize("path_etx", [1.0, 4.0, 12.0])
+def test_a_root_that_asks_everybody_is_answered_over_a_time_that_fits_the_area(
+    path_etx: float,
+) -> None:
+    due = []
+    for seed in range(200):
+        sender = sender_of(seed=seed)
+        sender.change(now=-10.0, is_urgent=True)
+        assert answer(sender, tell(sender, -5.0), -5.0)
+        sender.change(now=0.0, is_urgent=False, path_etx=path_etx, is_asked=True)
+        due.append(sender.deadline)
+    spread = max(ASKED_SHARE * ROUTES.first_spread * path_etx**2, ROUTES.dao_delay)
+    assert 0.9 * spread <= max(due) <= spread
+    assert min(due) <= ROUTES.dao_delay
+
+
+# Whatever happens
+
+
+sequences = st.integers(0, 127) | st.integers(240, 255)
+
+
+@settings(deadline=None)
+@given(sequences, sequences)
+def test_a_node_that_lost_its_sequence_is_believed_after_two_refusals(there: int, own: int) -> None:
+    table = RouteTable(ROOT_SHORT)
+    take(table, 2, 1, sequence=there)
+    sender = DaoSender(Routes(), random.Random(1), path_sequence=own)
+    sender.change(now=0.0, is_urgent=True)
+    for _ in range(3):
+        now = sender.deadline
+        told = tell(sender, now, 3)
+        _, status = table.take(told, CONFIGURATION, source=2, now=0.0)
+        sender.hear_ack(DaoAck(0, told.sequence, status), CONFIGURATION, now=now)
+        if status == STATUS_ACCEPTED:
+            break
+    assert sender.is_acknowledged
+    assert table.rows[2].parents == (3,)
+
+
+acts = st.lists(
+    st.tuples(
+        st.sampled_from(["urgent", "later", "asked", "due", "ack", "refuse", "hurry", "stop"]),
+        st.floats(0.0, 2000.0),
+        st.floats(1.0, 20.0),
+        st.booleans(),
+    ),
+    max_size=60,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(acts, st.integers(0, 1000))
+def test_what_is_not_known_yet_always_has_its_time(
+    history: list[tuple[str, float, float, bool]], seed: int
+) -> None:
+    sender = sender_of(seed=seed)
+    now, told, is_stopped = 0.0, None, True
+    for act, wait, path_etx, is_crowded in history:
+        now += wait
+        if act == "stop":
+            sender.stop()
+            is_stopped = True
+        elif act in ("urgent", "later", "asked"):
+            sender.change(
+                now=now,
+                is_urgent=act == "urgent",
+                is_asked=act == "asked",
+                path_etx=path_etx,
+                is_crowded=is_crowded,
+            )
+            is_stopped = False
+        elif act == "hurry":
+            sender.hurry(now=now)
+        elif act == "due" and sender.deadline < NEVER:
+            now = max(now, sender.deadline)
+            told = tell(sender, now)
+        elif told is not None and not is_stopped:
+            answer(sender, told, now, STATUS_REFUSED if act == "refuse" else STATUS_ACCEPTED)
+        if not is_stopped and not sender.is_acknowledged:
+            assert sender.deadline < NEVER
+        if sender.deadline < NEVER:
+            most = max(40.0 * PATH_ETX_MAX, 1.25 * PACE_MAX, YOUNG_LATER * LATER_DELAY)
+            assert sender.deadline <= now + most
