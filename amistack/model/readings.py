@@ -33,6 +33,21 @@ BLOCK_COUNT_MAX: Final = 16
 PACKED_SIZE_MAX: Final = 8 + VALUE_COUNT_MAX // 16 + VALUE_COUNT_MAX // 8 * (1 + WIDTH_MAX)
 
 
+def _packed(values: Sequence[int | None]) -> bytes:
+    """The values as they travel. Nobody reads what stands for a missing one: the shorter of two."""
+    if None not in values:
+        return pack([value for value in values if value is not None])
+    # The smallest widens no group of offsets; the one before needs no new beginning.
+    smallest = min((value for value in values if value is not None), default=0)
+    held, latest = [], 0
+    for value in values:
+        latest = latest if value is None else value
+        held.append(latest)
+    return min(
+        pack([smallest if value is None else value for value in values]), pack(held), key=len
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class IntervalBlock:
     """`count` intervals of `interval_s` seconds on one channel; make one with `of`.
@@ -92,15 +107,13 @@ class IntervalBlock:
             for value, flag in zip(values, marked, strict=True)
         ):
             raise ModelError("bad quality", "a known value is flagged as missing")
-        # In a missing one's place the smallest: its offset is 0, so it widens no block.
-        filler = min(known, default=0)
         return cls(
             channel,
             interval_s,
             len(values),
             opening,
             sum(known) if advance is None else advance,
-            pack([filler if value is None else value for value in values]),
+            _packed(values),
             runs_of(marked),
         )
 

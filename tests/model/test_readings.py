@@ -7,7 +7,7 @@ was made of with None for the missing ones, and says when they contradict the re
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amistack.errors import ModelError
@@ -28,6 +28,7 @@ def test_values_come_back_with_none_for_the_missing(values: list[int | None]) ->
 
 
 @given(maybe_values)
+@example([None] * 94 + [64, 1088])
 @settings(deadline=None)
 def test_missing_values_never_make_a_block_larger_than_any_other_filler(
     values: list[int | None],

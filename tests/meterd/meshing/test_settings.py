@@ -147,8 +147,7 @@ def test_a_node_says_why_it_registers(tmp_path: Path) -> None:
     def reason(short: int) -> Reason | None:
         settings = MeshSettings(short, network_key=tmp_path / "network-key")
         station = make_station(METER, settings, keeper, dice=random.Random(1))
-        station.start(now=0.0)
-        return station._schedule.reason_due(now=1e6)
+        return station._boot
 
     assert reason(3) is Reason.COLD_BOOT
     keeper.reserve_counters(1_000)
