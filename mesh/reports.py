@@ -55,9 +55,11 @@ formed every figure is still on its way, and of parents its DAOs tell sooner."""
 BOOT_SPREAD_S: Final = 900.0
 """An area gets its power back at one instant; its reports come spread over this, from when its
 root knows a node. Those of a thousand meters in one minute were more than the air holds."""
-BOOT_ETX: Final = 4.0
-"""From so far away on they are spread over more, in proportion: an area that is twice as wide has
-four times as many meters, and the air around its root is full of routes for an hour."""
+WIDE_ETX: Final = 4.0
+WIDTH_MAX: Final = 8.0
+"""From a path of so much ETX on the spread of a boot and the distance of changes grow with its
+square, to so many times at the most: an area that is twice as wide has four times as many meters,
+and the air around its root is the same."""
 PERIOD_SPREAD: Final = 0.1
 ETX_HYSTERESIS: Final = ETX_ONE // 2
 """A link that is better or worse by less than half a transmission is the same link."""
@@ -246,10 +248,10 @@ class ReportSchedule:
 
     The node hands in what it would report whenever something about that changed, and asks for
     `next_timer`. A report is due REPORT_PERIOD_S after the last (up to a tenth sooner, so that
-    neighbours drift apart), at once for the reasons in AT_ONCE, within BOOT_SPREAD_S of a boot
-    or more where the root is far, and otherwise CHANGE_DELAY_S after a change beyond hysteresis was
-    first seen, but not sooner than CHANGE_SPACING_S after the last report, doubled with each of
-    its kind up to CHANGE_SPACING_MAX_S.
+    neighbours drift apart), at once for the reasons in AT_ONCE, within BOOT_SPREAD_S of a boot,
+    and otherwise CHANGE_DELAY_S after a change beyond hysteresis was first seen, but not sooner
+    than CHANGE_SPACING_S after the last report, doubled with each of its kind up to
+    CHANGE_SPACING_MAX_S; in a wide area after longer times.
     """
 
     def __init__(self, chance: random.Random, *, sequence: int = 0) -> None:
@@ -278,22 +280,23 @@ class ReportSchedule:
         `path_etx` is how far away the root is.
         """
         due = now
+        width = min(max(1.0, (path_etx / WIDE_ETX) ** 2), WIDTH_MAX)
         if reason in BOOTS:
-            due += self._chance.uniform(0.0, BOOT_SPREAD_S * max(1.0, path_etx / BOOT_ETX))
+            due += self._chance.uniform(0.0, BOOT_SPREAD_S * width)
         elif reason not in AT_ONCE:
             due += CHANGE_DELAY_S
             if self._told is not None:
-                due = max(due, self._told_at + self._spacings[reason])
+                due = max(due, self._told_at + self._spacings[reason] * width)
         self._due = due if self._due is None else min(due, self._due)
         if self._reason is None or reason < self._reason:
             self._reason = reason
 
-    def compare(self, report: TopologyReport, *, now: float) -> None:
+    def compare(self, report: TopologyReport, *, now: float, path_etx: float = 1.0) -> None:
         """What would be said now; a difference beyond hysteresis makes it due."""
         if self._told is None:
-            self.ask(Reason.COLD_BOOT, now=now)
+            self.ask(Reason.COLD_BOOT, now=now, path_etx=path_etx)
         elif (reason := difference(self._told, report)) is not None:
-            self.ask(reason, now=now)
+            self.ask(reason, now=now, path_etx=path_etx)
 
     def next_timer(self) -> float | None:
         """When a report is due; None until the first is asked for."""

@@ -94,12 +94,15 @@ class Core:
         self.dodag.note_attempts(
             job.neighbour, attempts, job.act, is_acknowledged=is_acknowledged, now=now
         )
-        if job.act is Act.PROBE and set(self.parents_to_tell()) - set(self.dao.told):
-            self.tell_root(now, is_urgent=False)
+        if job.act is Act.PROBE or job.act is Act.LEAVE:
+            now_told, told = self.parents_to_tell(), self.dao.told
+            # The one that was told first may be left for a better one, and then not answer.
+            if set(now_told) - set(told) or (now_told and told[:1] and told[0] not in now_told):
+                self.tell_root(now, is_urgent=False)
 
     def tell_root(self, now: float, *, is_urgent: bool, is_asked: bool = False) -> None:
         """Our parents are others, or the root asks for them: a DAO is due."""
-        if is_urgent and self.dao.is_known:
+        if self.dao.is_known:
             # Else the way that the root knows leads here still, if not as well.
             is_urgent = self.dao.told[0] not in self.parents_to_tell()
         is_crowded = self.dodag.is_crowded(now)

@@ -38,22 +38,27 @@ LATE_FROM: Final = 1.0
 LATE_PER_ETX: Final = 0.15
 """An answer that took longer than either waited in queues: from then on the pace goes with the
 square of it."""
-URGENT_DELAY_MAX: Final = 900.0
+URGENT_DELAY_MAX: Final = 300.0
 """Seconds at most in which changes gather that leave the root without a way: DAO_DELAY at first."""
-URGENT_GROWTH: Final = 3.0
+URGENT_GROWTH: Final = 2.0
 """By how much that is longer each time."""
-URGENT_MEMORY: Final = 3600.0
+URGENT_MEMORY: Final = 1200.0
 """Seconds without a DAO after which it is DAO_DELAY again."""
-LATER_DELAY: Final = 300.0
+LATER_DELAY: Final = 60.0
 """Seconds in which all other changes gather; doubled each time."""
 LATER_DELAY_MAX: Final = 3600.0
 """A node whose alternates come and go tells so at most about so often."""
+WIDE_ETX: Final = 4.0
+"""From a path of so much ETX on either is longer by its cube: an area that is twice as wide has
+four times as many nodes around one root, and their ways change with every hop of them."""
+FREE: Final = 0.5
+"""At which share of that an answer came as if nobody else were there: the pace is what it was at
+first."""
 YOUNG_TIME: Final = 3600.0
-"""Seconds from the first answer of a life in which a node waits for the others around it."""
+"""Seconds from the first answer of a life in which a node waits for the others around it, unless
+the road is free: who has no way yet goes first."""
 YOUNG_URGENT: Final = 40.0
-"""What a young node among others makes of DAO_DELAY: who has no way yet goes first."""
-YOUNG_LATER: Final = 6.0
-"""What it makes of LATER_DELAY."""
+"""What it makes of DAO_DELAY."""
 QUIET_SHARE: Final = 0.2
 """How much of the first spread is enough for a node that looks for a way alone."""
 ASKED_SHARE: Final = 0.05
@@ -75,6 +80,7 @@ class DaoSender:
         "_is_crowded",
         "_is_urgent",
         "_known_at",
+        "_late",
         "_later_delay",
         "_levels",
         "_pace",
@@ -109,6 +115,7 @@ class DaoSender:
         self._is_crowded = False
         self._is_urgent = False
         self._known_at = NEVER
+        self._late = 0.0
         self._later_delay = LATER_DELAY
         self._levels = 1.0
         self._pace = routes.dao_retry
@@ -179,9 +186,10 @@ class DaoSender:
         if now - self._sent_at > URGENT_MEMORY:
             self._urgent_delay = routes.dao_delay
         delay = self._urgent_delay if is_urgent else self._later_delay
-        if is_crowded and self.is_known and now - self._known_at < YOUNG_TIME:
-            young = YOUNG_URGENT * routes.dao_delay if is_urgent else YOUNG_LATER * LATER_DELAY
-            delay = max(delay, young)
+        if not is_urgent:
+            delay *= max(1.0, (self._levels / WIDE_ETX) ** 3)
+        elif is_crowded and self._late > FREE and now - self._known_at < YOUNG_TIME:
+            delay = max(delay, YOUNG_URGENT * routes.dao_delay)
         return delay * share
 
     def hurry(self, *, now: float) -> None:
@@ -263,8 +271,10 @@ class DaoSender:
 
     def _keep_pace(self, took: float) -> None:
         """An answer came after so many seconds: the road is free, or it is not."""
-        late = min(took / max(LATE_FROM, LATE_PER_ETX * self._levels), 100.0)
-        pace = max(self._pace / 2, self._routes.dao_retry * late**2, self._routes.dao_retry)
+        late = self._late = min(took / max(LATE_FROM, LATE_PER_ETX * self._levels), 100.0)
+        least = self._routes.dao_retry
+        # It was doubled when the DAO went out: half of what it was before.
+        pace = least if late <= FREE else max(self._pace / 4, least * late**2, least)
         self._pace = min(pace, PACE_MAX)
 
     def _rest(self, configuration: Configuration, now: float) -> None:

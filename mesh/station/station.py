@@ -345,7 +345,8 @@ class Station:
     def _look(self, now: float) -> None:
         """Whether the next report would say something that the last one did not."""
         if self._schedule.has_told:
-            self._schedule.compare(self._report_of(Reason.LINK_CHANGED, now), now=now)
+            report = self._report_of(Reason.LINK_CHANGED, now)
+            self._schedule.compare(report, now=now, path_etx=self.node.dodag.path_etx)
 
     def _send_report(self, reason: Reason, now: float) -> None:
         report = self._report_of(reason, now)

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from amistack.errors import LocalProtocolError, MeshError
 from mesh import report_layout
 from mesh.reports import (
-    BOOT_ETX,
     BOOT_SPREAD_S,
     CHANGE_DELAY_S,
     CHANGE_SPACING_MAX_S,
@@ -32,6 +31,8 @@ from mesh.reports import (
     REPORT_PERIOD_S,
     REPORT_SIZE_MAX,
     SHORT_MAX,
+    WIDE_ETX,
+    WIDTH_MAX,
     LinkReport,
     Reason,
     ReportSchedule,
@@ -225,7 +226,9 @@ def test_first_report_comes_within_the_spread_of_a_boot() -> None:
     assert len(due) == 20
 
 
-@pytest.mark.parametrize(("path_etx", "times"), [(0.5, 1.0), (BOOT_ETX, 1.0), (12.0, 3.0)])
+@pytest.mark.parametrize(
+    ("path_etx", "times"), [(0.5, 1.0), (WIDE_ETX, 1.0), (8.0, 4.0), (16.0, WIDTH_MAX)]
+)
 def test_far_from_the_root_the_first_report_may_come_later(path_etx: float, times: float) -> None:
     due = []
     for seed in range(50):
@@ -236,19 +239,20 @@ def test_far_from_the_root_the_first_report_may_come_later(path_etx: float, time
     assert 0.9 * BOOT_SPREAD_S * times <= max(due) <= BOOT_SPREAD_S * times
 
 
-def test_a_node_that_wanders_tells_so_ever_more_rarely() -> None:
+@pytest.mark.parametrize(("path_etx", "times"), [(2.0, 1), (8.0, 4)])
+def test_a_node_that_wanders_tells_so_ever_more_rarely(path_etx: float, times: int) -> None:
     plan = schedule()
     plan.ask(Reason.ASKED, now=0.0)
     plan.sent(attached(), now=0.0)
     sent = []
-    for second in range(0, 12_000, 10):
-        plan.ask(Reason.PARENT_CHANGED, now=float(second))
+    for second in range(0, 10_500 * times, 10):
+        plan.ask(Reason.PARENT_CHANGED, now=float(second), path_etx=path_etx)
         if plan.reason_due(now=float(second)) is Reason.PARENT_CHANGED:
             sent.append(second)
             made = dataclasses.replace(attached(), reason=Reason.PARENT_CHANGED)
             plan.sent(made, now=float(second))
     gaps = [after - before for before, after in itertools.pairwise(sent)]
-    assert gaps == [600, 1200, 2400, CHANGE_SPACING_MAX_S]
+    assert gaps == [600 * times, 1200 * times, 2400 * times, CHANGE_SPACING_MAX_S * times]
 
 
 def test_quiet_node_reports_every_period_and_nothing_between() -> None:

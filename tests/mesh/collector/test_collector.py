@@ -165,7 +165,7 @@ def test_packets_go_up_with_where_they_came_from() -> None:
 
 def test_topology_reports_go_up_the_collectors_own_too() -> None:
     world, head_end = connected()
-    world.run(2 * BOOT_SPREAD_S + 60.0)
+    world.run(4 * BOOT_SPREAD_S + 60.0)
     reports = {
         message.source: TopologyReport.decode(message.payload)
         for message in head_end.of(Up)

@@ -24,6 +24,7 @@ from mesh.routing.events import RouteConfirmed, RouteFailed
 from mesh.routing.messages import INFINITE_RANK, Dao, Dio, Transit, address_of
 from mesh.routing.node import WAITING_COUNT_MAX, MeshNode
 from mesh.routing.strangers import ASK_AGAIN, ASK_TRIES
+from mesh.routing.telling import LATER_DELAY
 from mesh.security import Seal
 from tests.mesh.routing.medium import DODAG_ID, KEY, QuickCipher, World, eui, short_of
 
@@ -75,6 +76,8 @@ def test_a_line_forms_hop_by_hop_and_carries_both_ways() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_lossy_grid_forms_and_loses_nothing(seed: int) -> None:
     world = formed(World(seed).grid(5, 5, 0.85, 0.6))
+    # Of its further parents a node tells the root a minute later.
+    world.run(2 * LATER_DELAY)
     for short in range(2, 26):
         world.send(short, b"up%d" % short)
         world.send(1, b"down%d" % short, short)

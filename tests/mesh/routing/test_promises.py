@@ -11,6 +11,7 @@ import random
 import pytest
 
 from mesh.packet import Packet, PacketKind, RplMark, ShortAddress
+from mesh.routing.dodag import State
 from mesh.routing.messages import INFINITE_RANK, Code
 from mesh.routing.node import MeshNode
 from mesh.security import Received
@@ -27,6 +28,10 @@ def out_of_order(world: World) -> list[tuple[int, int, int, int]]:
         parent = node.preferred_parent
         other = None if parent is None else world.nodes.get(short_of(parent))
         if other is None or other.dodag.version != node.dodag.version:
+            continue
+        if other.dodag.state is State.DETACHED and other.dodag._parenting.children:
+            # It is being told, and until then its parent takes none itself.
+            assert other.preferred_parent is None
             continue
         if node.dodag.lowest <= other.dodag.lowest:
             found.append((short, other.short, node.dodag.lowest, other.dodag.lowest))

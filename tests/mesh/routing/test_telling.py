@@ -19,6 +19,7 @@ from mesh.routing.messages import LIFETIME_INFINITE, Dao, DaoAck
 from mesh.routing.profile import Routes
 from mesh.routing.telling import (
     ASKED_SHARE,
+    FREE,
     LATER_DELAY,
     LATER_DELAY_MAX,
     PACE_MAX,
@@ -27,7 +28,7 @@ from mesh.routing.telling import (
     URGENT_DELAY_MAX,
     URGENT_GROWTH,
     URGENT_MEMORY,
-    YOUNG_LATER,
+    WIDE_ETX,
     YOUNG_TIME,
     YOUNG_URGENT,
     DaoSender,
@@ -201,14 +202,14 @@ def test_a_late_answer_slows_a_node_down_by_its_square_and_good_ones_free_it() -
     sender.change(now=6.0, is_urgent=True)
     pace = 25.0 * ROUTES.dao_retry
     assert 0.75 * pace <= sender.deadline <= 1.25 * pace
-    now = sender.deadline
-    for _ in range(8):
-        assert answer(sender, tell(sender, now), now + 0.5)
-        sender.change(now=now + 0.6, is_urgent=True)
-        now = max(sender.deadline, now + URGENT_MEMORY + 1.0)
-    sender.stop()
-    sender.change(now=now + 4000.0, is_urgent=True)
-    assert sender.deadline <= now + 4000.0 + ROUTES.dao_delay
+    # One that is a little late is halfway back, one in time is all of it.
+    for took, at_least, at_most in ((0.9, 0.75 * pace / 2, 1.25 * pace / 2), (0.4, 0.0, 3.0)):
+        now = sender.deadline
+        assert answer(sender, tell(sender, now), now + took)
+        now += URGENT_MEMORY + 1.0 if took < FREE else 1.0
+        sender.stop()
+        sender.change(now=now, is_urgent=True)
+        assert at_least <= sender.deadline - now + (1.0 if took > FREE else 0.0) <= at_most
 
 
 def test_far_away_an_answer_may_take_longer() -> None:
@@ -265,22 +266,35 @@ def test_a_lesser_change_does_not_hasten_what_waits() -> None:
     assert sender.deadline <= 0.2 + ROUTES.dao_delay
 
 
-@pytest.mark.parametrize(("is_urgent", "least"), [(True, 60.0), (False, 900.0)])
-def test_while_an_area_forms_who_has_a_way_lets_others_go_first(
-    is_urgent: bool, least: float
-) -> None:
-    young = YOUNG_URGENT * ROUTES.dao_delay if is_urgent else YOUNG_LATER * LATER_DELAY
-    assert least <= young / 2
+def test_while_an_area_forms_who_has_a_way_lets_others_go_first() -> None:
+    young = YOUNG_URGENT * ROUTES.dao_delay
+
+    def wait(now: float, late: float) -> float:
+        """How long a change waits of a node whose last answer took so long."""
+        assert answer(sender, tell(sender, now - 60.0), now - 60.0 + late)
+        sender.change(now=now, is_urgent=True, is_crowded=True)
+        return sender.deadline - now
+
     sender = sender_of()
     sender.change(now=0.0, is_urgent=True, is_crowded=True)
-    assert answer(sender, tell(sender, 50.0), 50.1)
-    sender.change(now=100.0, is_urgent=is_urgent, is_crowded=True)
-    assert least <= sender.deadline - 100.0 <= young
+    assert young / 2 <= wait(100.0, 1.1 * FREE) <= young
+    # Where answers come soon there is room for all.
+    assert wait(200.0, 0.9 * FREE) < young / 2
     # An hour later others that lose their way are no area that forms.
-    sender.stop()
-    now = 50.1 + YOUNG_TIME
-    sender.change(now=now, is_urgent=True, is_crowded=True)
-    assert sender.deadline - now <= 3.0 * ROUTES.dao_delay
+    now = 60.0 + YOUNG_TIME + 60.0
+    sender = sender_of()
+    sender.change(now=0.0, is_urgent=True, is_crowded=True)
+    assert answer(sender, tell(sender, 50.0), 51.0)
+    assert wait(now, 1.1 * FREE) <= 2 * ROUTES.dao_delay
+
+
+@pytest.mark.parametrize(("path_etx", "times"), [(1.0, 1.0), (WIDE_ETX, 1.0), (12.0, 27.0)])
+def test_in_a_wide_area_what_is_no_hurry_waits_longer(path_etx: float, times: float) -> None:
+    sender = known()
+    sender.change(now=0.0, is_urgent=False, path_etx=path_etx)
+    assert times * LATER_DELAY / 2 <= sender.deadline <= times * LATER_DELAY
+    sender.change(now=1.0, is_urgent=True, path_etx=path_etx)
+    assert sender.deadline <= 1.0 + ROUTES.dao_delay
 
 
 def test_who_speaks_tells_at_once_what_leaves_the_root_without_a_way() -> None:
@@ -386,5 +400,5 @@ def test_what_is_not_known_yet_always_has_its_time(
         if not is_stopped and not sender.is_acknowledged:
             assert sender.deadline < NEVER
         if sender.deadline < NEVER:
-            most = max(40.0 * PATH_ETX_MAX, 1.25 * PACE_MAX, YOUNG_LATER * LATER_DELAY)
+            most = max(1.25 * PACE_MAX, LATER_DELAY_MAX * (PATH_ETX_MAX / WIDE_ETX) ** 3)
             assert sender.deadline <= now + most

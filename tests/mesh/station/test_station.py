@@ -160,7 +160,7 @@ def reports_of(world: StationWorld, short: int) -> list[TopologyReport]:
 
 def test_after_a_boot_everybody_reports_once_with_its_hops() -> None:
     world = formed_line()
-    world.run(2 * BOOT_SPREAD_S + 60.0)
+    world.run(4 * BOOT_SPREAD_S + 60.0)
     for short in (2, 3, 4, 5):
         first, *more = reports_of(world, short)
         assert first.reason is Reason.COLD_BOOT
@@ -244,7 +244,7 @@ def test_the_dcc_asks_a_node_for_its_report() -> None:
 
 def test_reports_that_all_are_asked_for_come_spread() -> None:
     world = formed_line(8)
-    world.run(3 * BOOT_SPREAD_S + 340.0)
+    world.run(8 * BOOT_SPREAD_S + 340.0)
     asked_at = world.now
     world.station(1).node.broadcast(
         b"", priority=Priority.ON_DEMAND, kind=PacketKind.TOPOLOGY, now=world.now
