@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 PYTEST_WORKERS ?= 2
 SOAK_FUZZ_S ?= 600
-SOAK_PARTS := conformance flood mutations kills months worlds fuzz
+SOAK_PARTS := conformance flood mutations kills months worlds mesh fuzz
 export PYTEST_WORKERS SOAK_FUZZ_S
 
 .DEFAULT_GOAL := help
@@ -46,7 +46,7 @@ test: setup-dev  ## every test; ARGS="tests/coap -k token"
 mutations: setup-dev  ## recorded defects that a test must notice; ARGS="B1-FR-94", ARGS="--list"
 	@$(BIN)/python -m tests.mutations.runner $(ARGS)
 
-soak: setup-dev  ## the long runs, about four hours; or one: soak-kills, soak-worlds, soak-fuzz, ...
+soak: setup-dev  ## the long runs, about five hours; or one: soak-kills, soak-worlds, soak-fuzz, ...
 	@$(BIN)/python -m tests.support.soak $(ARGS)
 
 $(SOAK_PARTS:%=soak-%): soak-%: setup-dev

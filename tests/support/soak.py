@@ -27,6 +27,7 @@ from interop.fuzz import targets
 ROOT: Final = Path(__file__).parents[2]
 LOGS: Final = ROOT / "build" / "soak"
 INTEROP: Final = str(Path(sys.executable).parent / "interop")
+MESH: Final = str(Path(sys.executable).parent / "mesh")
 PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-m", "soak", "-rP", "--color=no")
 
 CONFORMANCE_S: Final = 600.0
@@ -37,6 +38,13 @@ WORLD_S: Final = 2.0
 """For each world, on whatever cores there are."""
 MONTHS_S: Final = 20.0
 """For each life of two months, on whatever cores there are."""
+MESH_S: Final[Mapping[str, float]] = {
+    "city": 7_200.0,
+    "district": 1_800.0,
+    "isolation": 3_600.0,
+    "repair": 900.0,
+}
+"""The large scenarios of the mesh, the longest first."""
 WORLDS_SLACK_S: Final = 300.0
 FUZZ_SLACK_S: Final = 300.0
 """To start, to make a crash small, and to wait for a run that does not end."""
@@ -126,6 +134,15 @@ def worlds() -> Sequence[Job]:
     ]
 
 
+def mesh() -> Sequence[Job]:
+    """The large scenarios of the mesh, each whole; what may never be there ends one badly."""
+    seed = f"{_number('AMISTACK_SEED', 1):.0f}"
+    return [
+        Job(f"mesh {name}", (MESH, "figures", name, "--seed", seed), limit_s, mesh_figure)
+        for name, limit_s in MESH_S.items()
+    ]
+
+
 def fuzz() -> Sequence[Job]:
     """Every fuzz target for SOAK_FUZZ_S seconds, with a seed drawn anew."""
     seconds = _number("SOAK_FUZZ_S", 600)
@@ -142,7 +159,7 @@ def fuzz() -> Sequence[Job]:
 
 
 def cores() -> int:
-    """How many targets are fuzzed at once: SOAK_JOBS, or one on each core."""
+    """How many targets or scenarios run at once: SOAK_JOBS, or one on each core."""
     return max(1, int(_number("SOAK_JOBS", len(os.sched_getaffinity(0)))))
 
 
@@ -192,6 +209,14 @@ def mutations_figure(text: str) -> str:
     return sums[1] if sums else "no figure"
 
 
+def mesh_figure(text: str) -> str:
+    """How many goals were reached, and the names of the others."""
+    rows = re.findall(r"^\| (.+?) \| .* \| (yes|\*\*no\*\*) \|$", text, re.MULTILINE)
+    missed = [name for name, reached in rows if reached != "yes"]
+    said = f"{len(rows) - len(missed)} of {len(rows)} goals reached" if rows else "no figure"
+    return f"{said}; not: {'; '.join(missed)}" if missed else said
+
+
 def fuzz_figure(text: str) -> str:
     """Runs, rate, corpus, outcomes, as the last line of progress has them."""
     lines = re.findall(r"^\S+ +([\d,]+ runs .*)$", text, re.MULTILINE)
@@ -223,6 +248,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "kills": Part("500 kills of real processes", kills),
     "months": Part("60 lives of two months", months),
     "worlds": Part("4,000 simulated worlds", worlds),
+    "mesh": Part("the large scenarios of the mesh", mesh, cores),
     "fuzz": Part("every fuzz target, ten minutes each", fuzz, cores, fuzz_sum),
 }
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from interop.fuzz import targets
+from mesh.sim.scenario import scenarios
 from tests.support import soak as runner
 from tests.support.soak import Job, Part, soak
 
@@ -177,7 +178,7 @@ def test_part_that_is_none_is_wrong_usage(capsys: pytest.CaptureFixture[str]) ->
     assert runner.main(["kils"]) == 2
     assert capsys.readouterr().err == (
         "soak: kils is not a part; expected conformance, flood, mutations, kills, months, worlds, "
-        "fuzz\n"
+        "mesh, fuzz\n"
     )
 
 
@@ -250,10 +251,32 @@ def test_figures_are_found_in_what_is_said() -> None:
     )
 
 
+def test_goals_of_the_mesh_are_counted_and_those_that_were_missed_named() -> None:
+    text = """## city
+
+| figure | value | goal | reached |
+|---|---|---|---|
+| the air | 19 usable neighbours |  |  |
+| C1 within 5 s | 149 of 149 (100.00%) | 98.0% | yes |
+| stretch of paths, p90 | 1.21 | 1.20 | **no** |
+| what must never be | 0 | 0 | yes |
+"""
+    assert runner.mesh_figure(text) == "2 of 3 goals reached; not: stretch of paths, p90"
+    assert runner.mesh_figure(text.replace("**no**", "yes")) == "3 of 3 goals reached"
+
+
+def test_the_large_scenarios_of_the_mesh_are_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMISTACK_SEED", "7")
+    jobs = runner.mesh()
+    assert {job.command[2] for job in jobs} <= set(scenarios())
+    assert all(job.command[3:] == ("--seed", "7") for job in jobs)
+
+
 def test_figures_that_are_not_there_are_none() -> None:
     for find in (
         runner.tests_figure,
         runner.mutations_figure,
+        runner.mesh_figure,
         runner.kills_figure,
         runner.fuzz_figure,
         runner.conformance_figure,
