@@ -102,9 +102,12 @@ class Core:
 
     def tell_root(self, now: float, *, is_urgent: bool, is_asked: bool = False) -> None:
         """Our parents are others, or the root asks for them: a DAO is due."""
+        is_moved = False
         if self.dao.is_known:
             # Else the way that the root knows leads here still, if not as well.
-            is_urgent = self.dao.told[0] not in self.parents_to_tell()
+            to_tell = self.parents_to_tell()
+            is_urgent = self.dao.told[0] not in to_tell
+            is_moved = to_tell[:1] != self.dao.told[:1]
         is_crowded = self.dodag.is_crowded(now)
         self.dao.change(
             now=now,
@@ -112,6 +115,7 @@ class Core:
             path_etx=self.dodag.path_etx,
             is_crowded=is_crowded,
             is_asked=is_asked,
+            is_moved=is_moved,
         )
 
     def lose(self, job: Job, reason: str) -> None:

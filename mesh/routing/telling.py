@@ -139,10 +139,12 @@ class DaoSender:
         path_etx: float = 1.0,
         is_crowded: bool = False,
         is_asked: bool = False,
+        is_moved: bool = False,
     ) -> None:
         """What we said is not true any more, or `is_asked` for again. Changes gather.
 
-        `is_urgent`: the way that the root knows does not lead here any more. `is_crowded`: others
+        `is_urgent`: the way that the root knows does not lead here any more; `is_moved`: it does,
+        but over another parent than the preferred one. `is_crowded`: others
         around us look for a way too, as when power comes back to a whole area; then the first DAO
         of a life waits for a time by chance, and so does what comes after it while we are young.
         """
@@ -152,7 +154,13 @@ class DaoSender:
             self._first_at, self._share = now, self._chance.random()
         if now < self._silent_until and not self._sent:
             self._wait_for_turn(now, is_crowded=is_crowded)
-        due = max(now + self._delay(now, is_urgent, is_crowded, is_asked), self._silent_until)
+        if is_asked:
+            wait = self._turn_of_all()
+        elif is_urgent:
+            wait = self._wait_urgent(now, is_crowded=is_crowded)
+        else:
+            wait = self._wait_later(now, is_moved=is_moved)
+        due = max(now + wait, self._silent_until)
         if self._pace > self._routes.dao_retry:
             due = max(due, self._sent_at + self._pace * (0.75 + 0.5 * self._chance.random()))
         if self.is_known or self.deadline == NEVER:
@@ -175,22 +183,34 @@ class DaoSender:
         self._silent_until = max(self._first_at + spread * self._share, now)
         self.deadline = NEVER
 
-    def _delay(self, now: float, is_urgent: bool, is_crowded: bool, is_asked: bool) -> float:
-        """For how many seconds changes gather from now on."""
-        routes, share = self._routes, 0.5 + 0.5 * self._chance.random()
-        if is_asked:
-            spread = ASKED_SHARE * routes.first_spread * self._levels**2
-            return max(routes.dao_delay * share, spread * self._chance.random())
-        if not is_urgent and now - self._sent_at > 2 * LATER_DELAY_MAX:
-            self._later_delay = LATER_DELAY
+    @property
+    def _width(self) -> float:
+        """How many times as many nodes are around our root as in an area of WIDE_ETX."""
+        return max(1.0, (self._levels / WIDE_ETX) ** 2)
+
+    def _some_of(self, delay: float) -> float:
+        return delay * (0.5 + 0.5 * self._chance.random())
+
+    def _turn_of_all(self) -> float:
+        """How long to wait if everybody was asked."""
+        spread = ASKED_SHARE * self._routes.first_spread * self._levels**2
+        return max(self._some_of(self._routes.dao_delay), spread * self._chance.random())
+
+    def _wait_urgent(self, now: float, *, is_crowded: bool) -> float:
+        """For how many seconds changes gather that leave the root without a way."""
         if now - self._sent_at > URGENT_MEMORY:
-            self._urgent_delay = routes.dao_delay
-        delay = self._urgent_delay if is_urgent else self._later_delay
-        if not is_urgent:
-            delay *= max(1.0, (self._levels / WIDE_ETX) ** 3)
-        elif is_crowded and self._late > FREE and now - self._known_at < YOUNG_TIME:
-            delay = max(delay, YOUNG_URGENT * routes.dao_delay)
-        return delay * share
+            self._urgent_delay = self._routes.dao_delay
+        delay = self._urgent_delay
+        if is_crowded and self._late > FREE and now - self._known_at < YOUNG_TIME:
+            delay = max(delay, YOUNG_URGENT * self._routes.dao_delay * self._width)
+        return self._some_of(delay)
+
+    def _wait_later(self, now: float, *, is_moved: bool) -> float:
+        """For how many seconds all other changes gather."""
+        if now - self._sent_at > 2 * LATER_DELAY_MAX:
+            self._later_delay = LATER_DELAY
+        delay = LATER_DELAY if is_moved else self._later_delay
+        return self._some_of(delay) * max(1.0, (self._levels / WIDE_ETX) ** 3)
 
     def hurry(self, *, now: float) -> None:
         """The node speaks, and whoever answers needs the way: what the root lacks need not wait."""
@@ -274,7 +294,9 @@ class DaoSender:
         late = self._late = min(took / max(LATE_FROM, LATE_PER_ETX * self._levels), 100.0)
         least = self._routes.dao_retry
         # It was doubled when the DAO went out: half of what it was before.
-        pace = least if late <= FREE else max(self._pace / 4, least * late**2, least)
+        pace = least
+        if late > FREE:
+            pace = max(self._pace / 4, least * self._width * late**2, least)
         self._pace = min(pace, PACE_MAX)
 
     def _rest(self, configuration: Configuration, now: float) -> None:

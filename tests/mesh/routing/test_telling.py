@@ -212,13 +212,35 @@ def test_a_late_answer_slows_a_node_down_by_its_square_and_good_ones_free_it() -
         assert at_least <= sender.deadline - now + (1.0 if took > FREE else 0.0) <= at_most
 
 
-def test_far_away_an_answer_may_take_longer() -> None:
-    for path_etx, is_late in ((1.0, True), (16.0, False)):
-        sender = known()
+def pace_after(path_etx: float, took: float) -> float:
+    """How far from the next DAO keeps away one that was answered after so long."""
+    waits = []
+    for seed in range(20):
+        sender = sender_of(seed=seed)
         sender.change(now=0.0, is_urgent=True, path_etx=path_etx)
-        assert answer(sender, tell(sender, 100.0), 102.3)
-        sender.change(now=103.0, is_urgent=True, path_etx=path_etx)
-        assert (sender.deadline > 103.0 + 2 * ROUTES.dao_retry) is is_late
+        assert answer(sender, tell(sender, 1000.0), 1000.0 + took)
+        sender.change(now=1000.0 + took, is_urgent=True, path_etx=path_etx)
+        waits.append(sender.deadline - 1000.0)
+    return min(waits)
+
+
+def test_far_away_an_answer_may_take_longer_and_a_late_one_means_more() -> None:
+    # Half of what is late: 0.5 s near the root, 1.2 s at an ETX of 16.
+    assert pace_after(16.0, 1.1) < 0.75 * ROUTES.dao_retry + 1.1
+    assert pace_after(1.0, 2.0) >= 0.75 * ROUTES.dao_retry * 2.0**2
+    # As late as that in an area so wide: sixteen times as many nodes wait with us.
+    assert pace_after(16.0, 4.8) >= 0.75 * 16.0 * ROUTES.dao_retry * 2.0**2
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_another_preferred_parent_is_told_soon_each_time(count: int) -> None:
+    sender = known()
+    for number in range(count):
+        now = 1000.0 * number
+        sender.change(now=now, is_urgent=False, is_moved=True)
+        assert LATER_DELAY / 2 <= sender.deadline - now <= LATER_DELAY
+        now = sender.deadline
+        assert answer(sender, tell(sender, now), now + 0.1)
 
 
 def test_no_answer_at_all_is_as_slow_as_can_be_and_never_the_end() -> None:
