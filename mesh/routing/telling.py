@@ -45,7 +45,7 @@ URGENT_GROWTH: Final = 2.0
 URGENT_MEMORY: Final = 1200.0
 """Seconds without a DAO after which it is DAO_DELAY again."""
 LATER_DELAY: Final = 60.0
-"""Seconds in which all other changes gather; doubled each time."""
+"""Seconds in which all other changes gather; doubled each time, but for a new preferred parent."""
 LATER_DELAY_MAX: Final = 3600.0
 """A node whose alternates come and go tells so at most about so often."""
 WIDE_ETX: Final = 4.0
@@ -144,9 +144,9 @@ class DaoSender:
         """What we said is not true any more, or `is_asked` for again. Changes gather.
 
         `is_urgent`: the way that the root knows does not lead here any more; `is_moved`: it does,
-        but over another parent than the preferred one. `is_crowded`: others
-        around us look for a way too, as when power comes back to a whole area; then the first DAO
-        of a life waits for a time by chance, and so does what comes after it while we are young.
+        but over another parent than the preferred one. `is_crowded`: others around us look for a
+        way too, as when power comes back to a whole area; then the first DAO of a life waits for a
+        time by chance, and so does what comes after it while we are young.
         """
         is_urgent = is_urgent or not self.is_known
         self._levels = min(max(path_etx, 1.0), PATH_ETX_MAX)
