@@ -6,13 +6,12 @@ import enum
 
 
 class Act(enum.Enum):
-    """What the node shall send. All but the first five go to one neighbour."""
+    """What the node shall send. All but the first four go to one neighbour."""
 
     DIO = "DIO to all"
     DIS = "DIS to all"
-    DAO = "the preferred parent changed"
+    DAO = "our parents are others"
     DAO_ASKED = "the root asks"
-    DAO_LATER = "another parent changed"
     DIO_TO = "DIO to a neighbour"
     REGISTER = "DIO that makes it our parent"
     LEAVE = "DIO that says we are its child no more"

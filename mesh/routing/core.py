@@ -95,27 +95,25 @@ class Core:
             job.neighbour, attempts, job.act, is_acknowledged=is_acknowledged, now=now
         )
         if job.act is Act.PROBE or job.act is Act.LEAVE:
-            now_told, told = self.parents_to_tell(), self.dao.told
+            to_tell, told = self.parents_to_tell(), self.dao.told
             # The one that was told first may be left for a better one, and then not answer.
-            if set(now_told) - set(told) or (now_told and told[:1] and told[0] not in now_told):
-                self.tell_root(now, is_urgent=False)
+            if set(to_tell) - set(told) or (to_tell and told and told[0] not in to_tell):
+                self.tell_root(now)
 
-    def tell_root(self, now: float, *, is_urgent: bool, is_asked: bool = False) -> None:
-        """Our parents are others, or the root asks for them: a DAO is due."""
-        is_moved = False
-        if self.dao.is_known:
-            # Else the way that the root knows leads here still, if not as well.
-            to_tell = self.parents_to_tell()
-            is_urgent = self.dao.told[0] not in to_tell
-            is_moved = to_tell[:1] != self.dao.told[:1]
-        is_crowded = self.dodag.is_crowded(now)
+    def tell_root(self, now: float, *, is_asked: bool = False) -> None:
+        """Our parents are others, or the root asks for them: a DAO is due.
+
+        How soon goes by what the root was told: while the first of that is a parent still, and
+        acknowledges, the way that the root knows leads here, if not as well as another.
+        """
+        to_tell, told = self.parents_to_tell(), self.dao.told
         self.dao.change(
             now=now,
-            is_urgent=is_urgent,
+            is_urgent=not told or told[0] not in to_tell,
             path_etx=self.dodag.path_etx,
-            is_crowded=is_crowded,
+            is_crowded=self.dodag.is_crowded(now),
             is_asked=is_asked,
-            is_moved=is_moved,
+            is_moved=to_tell[:1] != told[:1],
         )
 
     def lose(self, job: Job, reason: str) -> None:

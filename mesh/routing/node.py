@@ -17,7 +17,6 @@ from __future__ import annotations
 import enum
 import random
 from collections import Counter
-from typing import Final
 
 from amistack.errors import LocalProtocolError, MeshError
 from amistack.framing import Priority
@@ -45,9 +44,6 @@ from mesh.routing.upward import Upward
 from mesh.security import Acknowledged, Challenged, Received, Seal
 
 __all__ = ["WAITING_COUNT_MAX", "MeshNode", "Role"]
-
-
-_TO_THE_ROOT: Final = frozenset({Act.DAO, Act.DAO_ASKED, Act.DAO_LATER})
 
 
 class Role(enum.Enum):
@@ -481,8 +477,8 @@ class MeshNode:
         actions = place.actions
         while actions:
             act, eui = actions.popleft()
-            if act in _TO_THE_ROOT:
-                self._core.tell_root(now, is_urgent=act is Act.DAO, is_asked=act is Act.DAO_ASKED)
+            if act is Act.DAO or act is Act.DAO_ASKED:
+                self._core.tell_root(now, is_asked=act is Act.DAO_ASKED)
             else:
                 self._outbox.ask(act, eui, now)
         row = place.preferred

@@ -329,7 +329,7 @@ class Parenting:
                 self._probe_at = now + PROBE_SPACING * (0.5 + self._chance.random())
                 place.ask(Act.PROBE, row.eui)
         if place.preferred is not None and set(place.parents) != set(before):
-            place.ask(Act.DAO_LATER)
+            place.ask(Act.DAO)
 
     # Ground
 
