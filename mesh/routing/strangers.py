@@ -4,7 +4,7 @@ Spec    docs/protocol/mesh.md, "Replay and freshness"
 In      `note` one that was heard, `drop` one that proved itself or is of no use
 Out     `take_due`, whom to ask now; `deadline`
 Limit   STRANGER_COUNT_MAX of them, the one that promises least goes first; ASK_TRIES questions to
-        one, ever further apart
+        one, ever further apart; SILENT_COUNT_MAX of whom it is known that they do not answer
 Never   asks: that is `mesh.routing.control`
 
 A question or its answer may be lost, and a DIO that would be the next reason to ask may be hours
@@ -14,6 +14,7 @@ same DIO does not hear the others who do: if all asked at once, nobody would be 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 from amistack.identifiers import Eui64
@@ -25,6 +26,11 @@ ASK_AGAIN: Final = 15.0
 """Seconds from the first question to the second, doubled from there on."""
 ASK_AGAIN_DETACHED: Final = 1.5
 """The same of a node without a way."""
+SILENT_TIME: Final = 300.0
+"""Seconds for which one that answered none of the questions is not asked, by a node that has a way;
+doubled each time: who is heard by chance, once an hour, is no neighbour."""
+SILENT_TIME_MAX: Final = 4800.0
+SILENT_COUNT_MAX: Final = 128
 
 
 class _Stranger:
@@ -41,21 +47,37 @@ class _Stranger:
 class Strangers:
     """Those of one node."""
 
-    __slots__ = ("_rows", "deadline")
+    __slots__ = ("_rows", "_silent", "deadline")
 
     def __init__(self) -> None:
         self._rows: dict[Eui64, _Stranger] = {}
+        # Until when it is not asked, and for how long that is.
+        self._silent: OrderedDict[Eui64, tuple[float, float]] = OrderedDict()
         self.deadline = NEVER
         """When somebody is to be asked."""
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def note(self, eui: Eui64, hoped_rank: int, *, due: float, tries_max: int = ASK_TRIES) -> None:
-        """One that may be of use was heard: it is asked at `due`, unless it is being asked."""
+    def note(
+        self,
+        eui: Eui64,
+        hoped_rank: int,
+        *,
+        due: float,
+        tries_max: int = ASK_TRIES,
+        is_urgent: bool = False,
+    ) -> None:
+        """One that may be of use was heard: it is asked at `due`, unless it is being asked.
+
+        Or it was, and did not answer; but `is_urgent`.
+        """
         row = self._rows.get(eui)
         if row is not None:
             row.hoped_rank, row.tries_max = hoped_rank, tries_max
+            return
+        silent = self._silent.get(eui)
+        if silent is not None and due < silent[0] and not is_urgent:
             return
         if len(self._rows) >= STRANGER_COUNT_MAX:
             worst = max(self._rows, key=lambda other: self._rows[other].hoped_rank)
@@ -67,6 +89,7 @@ class Strangers:
 
     def drop(self, eui: Eui64) -> None:
         """It proved itself, or is of no use any more."""
+        self._silent.pop(eui, None)
         if self._rows.pop(eui, None) is not None:
             self._schedule()
 
@@ -80,6 +103,7 @@ class Strangers:
                 continue
             if row.tries >= row.tries_max:
                 del self._rows[eui]
+                self._remember(eui, now)
                 continue
             if now < ask_at:
                 row.due = ask_at
@@ -90,6 +114,14 @@ class Strangers:
             return eui
         self._schedule()
         return None
+
+    def _remember(self, eui: Eui64, now: float) -> None:
+        """It does not answer."""
+        before = self._silent.pop(eui, None)
+        time = SILENT_TIME if before is None else min(2 * before[1], SILENT_TIME_MAX)
+        self._silent[eui] = now + time, time
+        if len(self._silent) > SILENT_COUNT_MAX:
+            self._silent.popitem(last=False)
 
     def _schedule(self) -> None:
         self.deadline = min((row.due for row in self._rows.values()), default=NEVER)

@@ -7,7 +7,14 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.routing.strangers import ASK_AGAIN, ASK_TRIES, STRANGER_COUNT_MAX, Strangers
+from mesh.routing.strangers import (
+    ASK_AGAIN,
+    ASK_TRIES,
+    SILENT_COUNT_MAX,
+    SILENT_TIME,
+    STRANGER_COUNT_MAX,
+    Strangers,
+)
 from mesh.routing.trickle import NEVER
 from tests.mesh.routing.medium import eui
 
@@ -82,3 +89,36 @@ def test_those_who_promise_most_are_kept(heard: list[tuple[int, int]]) -> None:
     while (one := strangers.take_due(now=1.0, ask_at=0.0)) is not None:
         asked.add(one)
     assert asked == {eui(short) for short in known}
+
+
+def test_one_that_never_answers_is_left_alone_for_ever_longer_unless_a_way_is_needed() -> None:
+    strangers = Strangers()
+
+    def is_asked(now: float, *, is_urgent: bool = False) -> bool:
+        strangers.note(eui(1), 500, due=now, tries_max=1, is_urgent=is_urgent)
+        is_asked = strangers.take_due(now=now, ask_at=0.0) == eui(1)
+        while strangers.deadline < NEVER:
+            strangers.take_due(now=strangers.deadline, ask_at=0.0)
+        return is_asked
+
+    assert is_asked(0.0)
+    silent_from = ASK_AGAIN
+    assert not is_asked(silent_from + SILENT_TIME - 1.0)
+    assert is_asked(silent_from + SILENT_TIME)
+    silent_from += SILENT_TIME + ASK_AGAIN
+    assert not is_asked(silent_from + 2 * SILENT_TIME - 1.0)
+    assert is_asked(silent_from + 1.0, is_urgent=True)
+    strangers.drop(eui(1))
+    assert is_asked(silent_from + 20.0)
+
+
+def test_no_more_of_the_silent_are_remembered_than_the_bound() -> None:
+    strangers = Strangers()
+    for number in range(SILENT_COUNT_MAX + 1):
+        strangers.note(eui(number), 500, due=0.0, tries_max=1)
+        while strangers.deadline < SILENT_TIME:
+            strangers.take_due(now=strangers.deadline, ask_at=0.0)
+    strangers.note(eui(0), 500, due=ASK_AGAIN)
+    assert len(strangers) == 1
+    strangers.note(eui(1), 500, due=ASK_AGAIN)
+    assert len(strangers) == 1
