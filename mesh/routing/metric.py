@@ -6,7 +6,7 @@ In      `note_attempts` after a frame of ours was acknowledged or given up; `not
 Gives   `etx`, never below 1 and never above ETX_CAP; `is_measured` once it rests on enough tries
 Limit   a fixed handful of numbers for each neighbour
 Never   believes a single good or bad frame: the first ones are averaged with the guess, and then
-        the figure moves by ALPHA
+        the figure moves by ALPHA, and less where tries are many
 
 An attempt counts as lost if the frame or its acknowledgement is lost, so the figure holds both
 directions of the link. Until there are measurements the strength of what is heard says where
@@ -23,6 +23,9 @@ ETX_UNKNOWN: Final = 2.0
 """What a link is taken for that nobody has tried."""
 ALPHA: Final = 1 / 8
 """The weight of a new sample (Wi-SUN FAN 1.1)."""
+EPOCH: Final = 120.0
+"""Seconds of which a sample speaks that weighs as much as all before it. Where frames are many each
+weighs less: a relay's figure shall be that of its link, and not of the last moment's crowd."""
 SAMPLES_MEASURED: Final = 4
 """Transmissions after which the figure is a measurement (Wi-SUN FAN 1.1)."""
 SAMPLES_COUNTED_MAX: Final = 0xFFFF
@@ -36,6 +39,10 @@ OUT_TIME: Final = 0.5
 OUT_DOUBLINGS_MAX: Final = 4
 """Seconds until the next frame down to one that did not acknowledge the last FAILURES_OUT; doubled
 with each that fails."""
+REST_TIME: Final = 120.0
+REST_DOUBLINGS_MAX: Final = 6
+"""Seconds until a link that failed FAILURES_OUT times, and is used for nothing, is tried again;
+doubled with each that fails."""
 PRIOR_FRAMES: Final = 4
 """As how many frames the strength of what is heard counts: one frame's attempts scatter more."""
 RSSI_ALPHA: Final = 1 / 8
@@ -146,7 +153,7 @@ class LinkMetric:
             sample = min(sample + FAILURE_PENALTY, ETX_CAP)
         self.frames = min(self.frames + 1, SAMPLES_COUNTED_MAX)
         known = PRIOR_FRAMES if self.is_guessed else 1
-        alpha = max(ALPHA, 1 / (self.frames + known))
+        alpha = max(min(ALPHA, (now - self.tried_at) / EPOCH), 1 / (self.frames + known))
         self.etx = min(max(self.etx + alpha * (sample - self.etx), 1.0), ETX_CAP)
         self.samples = min(self.samples + attempts, SAMPLES_COUNTED_MAX)
         self.tried_at = now
@@ -160,6 +167,11 @@ class LinkMetric:
         """Whether it failed so often, and so lately, that the next frame would fail as well."""
         more = self.failures_in_a_row - FAILURES_OUT
         return more >= 0 and now - self.tried_at < OUT_TIME * 2.0 ** min(more, OUT_DOUBLINGS_MAX)
+
+    def is_at_rest(self, *, now: float) -> bool:
+        """Whether it failed so often that one more try now is of no use."""
+        more = self.failures_in_a_row - FAILURES_OUT
+        return more >= 0 and now - self.tried_at < REST_TIME * 2.0 ** min(more, REST_DOUBLINGS_MAX)
 
     def is_due(self, interval: float, *, now: float) -> bool:
         """Whether `interval` seconds went by without a try."""

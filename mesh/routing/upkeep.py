@@ -67,6 +67,7 @@ class Explorer:
                 row is parent
                 or row.rank >= place.lowest
                 or not row.metric.is_doubtful(now=now)
+                or row.metric.is_at_rest(now=now)
                 or not place.is_usable(row, now)
             ):
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -9,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.routing.metric import (
+    EPOCH,
     ETX_CAP,
     ETX_HOPED,
     ETX_UNKNOWN,
     FRAME_FADING_DB,
     OUT_DOUBLINGS_MAX,
     OUT_TIME,
+    REST_DOUBLINGS_MAX,
+    REST_TIME,
     SAMPLES_MEASURED,
     STALE_TIME,
     LinkMetric,
@@ -147,15 +151,47 @@ def test_one_that_was_away_begins_where_its_strength_says(
         metric.note_attempts(5, is_acknowledged=False, now=100.0 + number)
         assert metric.is_doubtful(now=100.0 + number)
     lost = metric.etx
-    assert lost > 2.0
+    assert lost > 1.7
     metric.note_attempts(1, is_acknowledged=True, now=100.0 + seconds)
     if is_new:
         assert metric.etx < 1.1
         assert metric.samples == 1
         assert not metric.is_measured
     else:
-        assert metric.etx > lost - 1.0
+        assert metric.etx > lost - 0.5
         assert metric.samples > 40
+
+
+def test_one_that_fails_is_tried_ever_later_where_nothing_hangs_on_it() -> None:
+    metric = LinkMetric(now=0.0)
+    metric.note_attempts(5, is_acknowledged=False, now=10.0)
+    assert not metric.is_at_rest(now=10.0)
+    for number in range(REST_DOUBLINGS_MAX + 3):
+        at = 100.0 * (number + 1)
+        metric.note_attempts(5, is_acknowledged=False, now=at)
+        rest_time = REST_TIME * 2 ** min(number, REST_DOUBLINGS_MAX)
+        assert metric.is_at_rest(now=at + rest_time - 0.01)
+        assert not metric.is_at_rest(now=at + rest_time)
+    metric.note_attempts(1, is_acknowledged=True, now=5001.0)
+    assert not metric.is_at_rest(now=5001.0)
+
+
+@pytest.mark.parametrize("per_second", [0.02, 1, 50])
+def test_how_many_frames_there_are_makes_a_figure_no_quicker_than_its_epoch(
+    per_second: float,
+) -> None:
+    metric = LinkMetric(now=0.0)
+    count, now = int(max(20 * EPOCH * per_second, 100)), 0.0
+    for number in range(1, count + 1):
+        now = number / per_second
+        metric.note_attempts(1, is_acknowledged=True, now=now)
+    assert metric.etx < 1.05
+    # Every frame takes three attempts from now on.
+    frames = 0
+    while metric.etx < 1 + 2 * (1 - 1 / math.e):
+        frames += 1
+        metric.note_attempts(3, is_acknowledged=True, now=now + frames / per_second)
+    assert frames / per_second >= 0.9 * EPOCH or frames == pytest.approx(8, abs=1)
 
 
 def test_one_that_failed_twice_is_out_for_a_while_longer_each_time() -> None:
