@@ -15,6 +15,8 @@ class Act(enum.Enum):
     DIO_TO = "DIO to a neighbour"
     REGISTER = "DIO that makes it our parent"
     LEAVE = "DIO that says we are its child no more"
+    REFUSE = "DIO that says we do not take a child"
+    ASK = "DIO that asks a child what it promises"
     POISON = "DIO with a rank without end, to a child"
     PROBE = "DIO that tries a link"
 

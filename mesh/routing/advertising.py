@@ -71,6 +71,11 @@ class Advertiser:
         return self._poison_at if self._poison_at < deadline else deadline
 
     @property
+    def is_known(self) -> bool:
+        """Whether the root has a way to us, in this life."""
+        return self._is_known
+
+    @property
     def is_running(self) -> bool:
         """Whether it says anything by itself."""
         return self._trickle.is_running
@@ -113,16 +118,23 @@ class Advertiser:
 
     def answer(self, neighbour: Eui64, now: float) -> None:
         """That neighbour should hear where we stand: not too often."""
+        self._reply(Act.DIO_TO, neighbour, now)
+
+    def refuse(self, neighbour: Eui64, now: float) -> None:
+        """We do not take that neighbour as a child, and it should know why."""
+        self._reply(Act.REFUSE, neighbour, now)
+
+    def _reply(self, act: Act, neighbour: Eui64, now: float) -> None:
         if now - self._replied.get(neighbour, -NEVER) < REPLY_INTERVAL:
             return
         if len(self._replied) > self._place.profile.parents.neighbour_count_max:
             self._replied.clear()
         self._replied[neighbour] = now
-        self._place.ask(Act.DIO_TO, neighbour)
+        self._place.ask(act, neighbour)
 
     def note_rank(self, now: float) -> None:
         """Our rank may have moved: all shall hear soon if it did by much."""
-        if self._is_known and abs(self._place.rank - self._rank_told) >= 2 * self._place.unit:
+        if self._is_known and abs(self._place.rank - self._rank_told) >= 2 * self._place.step:
             self._rank_told = self._place.rank
             self._trickle.hear_inconsistent(now=now)
 

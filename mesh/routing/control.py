@@ -71,6 +71,10 @@ class LinkControl:
         if job.act is not Act.DIO_TO:
             dio = replace(dio, configuration=None)
         place, mark = core.dodag.place, None
+        if job.act is Act.ASK:
+            mark = RplMark(place.rank, is_down=True, has_rank_error=True)
+        elif job.act is Act.REFUSE:
+            mark = RplMark(place.bound, has_rank_error=True)
         if job.act is Act.REGISTER or job.act is Act.LEAVE:
             is_ours = row is place.preferred or row is place.pending
             if is_ours is (job.act is Act.LEAVE) or row.rank == INFINITE_RANK:
@@ -85,6 +89,17 @@ class LinkControl:
             packet.hop_limit <= 1
             and packet.destination in (BROADCAST, NO_ADDRESS, self._core.short)
             and packet.route is None
+        )
+
+    def is_refusal(self, packet: Packet, heard: Received) -> bool:
+        """Whether a neighbour says with it that it does not take us as its child."""
+        mark = packet.rpl
+        return (
+            mark is not None
+            and mark.has_rank_error
+            and not mark.is_down
+            and heard.wants_ack
+            and heard.is_fresh
         )
 
     def take(self, packet: Packet, heard: Received, rssi_dbm: float | None, now: float) -> bool:
@@ -103,8 +118,7 @@ class LinkControl:
                 self._consider_asking(packet, heard, rssi_dbm, now)
             # A parent that is asked must not say yes to who may be a recording.
             return not heard.wants_ack
-        if len(self.strangers):
-            self.strangers.drop(heard.source)
+        self.strangers.drop(heard.source)
         try:
             message = decode(packet.payload)
         except MeshError as error:
@@ -112,17 +126,18 @@ class LinkControl:
             return True
         # A DIO that comes with a proof was asked for: it wants no answer.
         is_for_us = heard.wants_ack
+        mark = packet.rpl if is_for_us else None
         if isinstance(message, Dio):
             core.dodag.hear_dio(
                 heard.source,
                 packet.source,
                 message,
                 now=now,
-                is_for_us=is_for_us,
+                is_for_us=is_for_us and (mark is None or not (mark.is_down or mark.has_rank_error)),
                 rssi_dbm=rssi_dbm,
             )
-            if is_for_us and packet.rpl is not None:
-                return self._take_mark(packet, packet.rpl, heard, message.rank, now)
+            if mark is not None:
+                return self._take_mark(packet, mark, heard, message.rank, now)
         elif isinstance(message, Dis):
             core.dodag.hear_dis(heard.source, message, now=now, is_for_us=is_for_us)
         else:
@@ -132,8 +147,13 @@ class LinkControl:
     def _take_mark(
         self, packet: Packet, mark: RplMark, heard: Received, rank: int, now: float
     ) -> bool:
-        """With a mark a neighbour says that it is our child, or that it is so no more."""
+        """With a mark a neighbour says that it is our child, or no more; or asks if we are its."""
         dodag = self._core.dodag
+        if mark.is_down and mark.has_rank_error:
+            dodag.tell_promise(heard.source, now=now)
+            return True
+        if mark.has_rank_error:
+            return True
         if mark.is_down:
             dodag.lose_child(heard.source, now=now)
             return True
@@ -222,4 +242,5 @@ class LinkControl:
             due=now + spread * core.chance.random(),
             # One that is only good to know is not worth a second question.
             tries_max=ASK_TRIES if hoped < dodag.rank else 1,
+            is_urgent=not dodag.is_joined,
         )

@@ -97,24 +97,33 @@ class Core:
         if job.act is Act.PROBE or job.act is Act.LEAVE:
             to_tell, told = self.parents_to_tell(), self.dao.told
             # The one that was told first may be left for a better one, and then not answer.
-            if set(to_tell) - set(told) or (to_tell and told and told[0] not in to_tell):
+            if set(to_tell) - set(told) or (to_tell and told and not self._leads_here(told[0])):
                 self.tell_root(now)
 
     def tell_root(self, now: float, *, is_asked: bool = False) -> None:
         """Our parents are others, or the root asks for them: a DAO is due.
 
-        How soon goes by what the root was told: while the first of that is a parent still, and
-        acknowledges, the way that the root knows leads here, if not as well as another.
+        How soon goes by what the root was told: while the first of that acknowledges, be it a
+        parent still or not, the way that the root knows leads here, if not as well as another.
         """
         to_tell, told = self.parents_to_tell(), self.dao.told
         self.dao.change(
             now=now,
-            is_urgent=not told or told[0] not in to_tell,
+            is_urgent=not told or not self._leads_here(told[0]),
             path_etx=self.dodag.path_etx,
             is_crowded=self.dodag.is_crowded(now),
             is_asked=is_asked,
             is_moved=to_tell[:1] != told[:1],
         )
+
+    def _leads_here(self, short: int) -> bool:
+        """Whether a packet that the root sends by way of that neighbour most likely comes here."""
+        dodag = self.dodag
+        row = dodag.neighbours.by_short(short)
+        if row is None or row is dodag.preferred:
+            return row is not None
+        is_of_use = row.is_grounded or not dodag.is_grounded
+        return is_of_use and row.metric.samples > 0 and not row.metric.failures_in_a_row
 
     def lose(self, job: Job, reason: str) -> None:
         """A packet is given up."""

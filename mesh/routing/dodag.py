@@ -370,6 +370,7 @@ class Dodag:
         if row is not None:
             row.child_until = 0.0
             self._parenting.drop_child(eui, now)
+            self._parenting.loosen(now)
             self._schedule()
 
     def take_child(self, eui: Eui64, short: int, rank: int, *, promise: int, now: float) -> bool:
@@ -379,13 +380,38 @@ class Dodag:
         frame must not be acknowledged.
         """
         place = self._place
-        if place.state is State.JOINED and promise <= place.lowest:
+        if place.state is State.JOINED and promise <= place.bound:
             self.counters["child of an old rank"] += 1
-            self._advertiser.answer(eui, now)
+            self._advertiser.refuse(eui, now)
             return False
         # That it had no rank at all is no promise.
-        promise = 0 if promise == INFINITE_RANK else promise
-        return self.note_child(eui, short, rank, promise=promise, now=now)
+        floor = 0 if promise == INFINITE_RANK else promise
+        if not self.note_child(eui, short, rank, promise=floor, now=now):
+            return False
+        if place.state is State.JOINED:
+            # Our own parent is below `bound`: we may go down as far as that.
+            place.lowest = min(place.lowest, promise - 1)
+            self._parenting.loosen(now)
+            self._schedule()
+        return True
+
+    def tell_promise(self, eui: Eui64, *, now: float) -> None:
+        """A neighbour takes us for its child, and is bound by what we promised it."""
+        row = self.neighbours.get(eui)
+        if row is not None:
+            self._parenting.tell_promise(row, now)
+            self._schedule()
+
+    def note_refusal(self, eui: Eui64, attempts: int, *, now: float) -> None:
+        """A neighbour does not take us as its child, which it heard after so many attempts."""
+        row = self.neighbours.get(eui)
+        if row is None:
+            return
+        if attempts:
+            row.metric.note_attempts(attempts, is_acknowledged=True, now=now)
+            self.place.acknowledged_at = now
+        self._parenting.refused(row, now)
+        self._schedule()
 
     def note_address(self, eui: Eui64, short: int, *, now: float) -> None:
         """A neighbour passed on a packet whose source route says which address it has.

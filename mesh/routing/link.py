@@ -34,6 +34,7 @@ class Hop:
         "_chance",
         "_profile",
         "attempts",
+        "attempts_max",
         "blocked",
         "deadline",
         "patience",
@@ -48,14 +49,20 @@ class Hop:
         self.sealed: Sealed | None = None
         self.attempts = 0
         """Transmissions so far."""
+        self.attempts_max = profile.attempts_max
+        """How many there may be of this one."""
         self.patience = 1.0
         """By how much longer than usual the pauses are."""
         self.blocked = 0
         """Times in a row that the radio found no free moment."""
         self.deadline = NEVER
 
-    def begin(self, sealed: Sealed, *, patience: float = 1.0) -> None:
-        """That frame is in flight."""
+    def begin(
+        self, sealed: Sealed, *, patience: float = 1.0, attempts_max: int | None = None
+    ) -> None:
+        """That frame is in flight; it may go less often than others."""
+        limit = self._profile.attempts_max
+        self.attempts_max = limit if attempts_max is None else min(attempts_max, limit)
         self.sealed = sealed
         self.patience = patience
         self.attempts = 0
@@ -99,7 +106,7 @@ class Hop:
             return False
         if self.phase is not Phase.AWAITED:
             return False
-        if self.attempts >= self._profile.attempts_max:
+        if self.attempts >= self.attempts_max:
             return True
         self._pause(now, self.attempts)
         return False

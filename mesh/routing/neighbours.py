@@ -34,6 +34,7 @@ class Neighbour:
         "is_grounded",
         "metric",
         "rank",
+        "refused_until",
         "short",
         "version",
     )
@@ -50,6 +51,8 @@ class Neighbour:
         self.denied_until = 0.0
         self.denials = 0
         """How often it was denied since it last acknowledged a frame of ours."""
+        self.refused_until = 0.0
+        """Until when it is not asked again whether it goes below what it has said."""
         self.below_until = 0.0
         """Until when it counts as below us: what it sends up may come through us."""
         self.child_until = 0.0

@@ -395,7 +395,10 @@ class MeshNode:
                 self._deliver(packet, heard, now)
             return True
         if packet.kind == PacketKind.RPL and self._control.is_link_local(packet):
-            return self._control.take(packet, heard, rssi_dbm, now)
+            is_taken = self._control.take(packet, heard, rssi_dbm, now)
+            if self._control.is_refusal(packet, heard):
+                self._transmitter.refused(heard.source, now)
+            return is_taken
         mark = packet.rpl
         if mark is None:
             self.counters["packet: no mark"] += 1

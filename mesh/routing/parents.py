@@ -17,6 +17,7 @@ from typing import Final
 from amistack.identifiers import Eui64
 from mesh.routing.acts import Act, State
 from mesh.routing.advertising import Advertiser
+from mesh.routing.binding import Binding
 from mesh.routing.children import Children
 from mesh.routing.messages import INFINITE_RANK
 from mesh.routing.metric import ETX_CAP
@@ -34,6 +35,9 @@ that not all move at once; doubled each time that it came to nothing, up to MOVE
 MOVE_WAIT_MAX: Final = 640.0
 RELAY_PATIENCE: Final = 2
 """How many times more, if others acknowledge, it may fail a node that has children."""
+DETOUR_ETX: Final = 2
+"""One that is further away by so much ETX takes its place only when it is dead: until then others
+pass on what we have, and nobody's rank below us need change."""
 SILENT_PATIENCE: Final = 4.0
 """Seconds for which it must."""
 PARENT_PATIENCE: Final = 15.0
@@ -45,6 +49,12 @@ RETRY_FIRST: Final = 0.25
 RETRY_DOUBLINGS_MAX: Final = 5
 DENY_FIRST: Final = 3.0
 """Seconds for which a neighbour that failed is no parent; four times as long each next time."""
+REFUSED_TIME: Final = 60.0
+"""Seconds until a neighbour is asked again whether it goes below what it has said."""
+HOLD_TIME: Final = 6.0
+"""Seconds at most in which one without a parent asks such neighbours, before it detaches."""
+WAVE_SHARE: Final = 1 / 30
+"""For how much of the time of hysteresis one that is much better must have been so."""
 BUSY_WAIT: Final = 2.0
 """Seconds, about, until a parent is asked again for which the channel was never free."""
 PROBE_SPACING: Final = 10.0
@@ -64,13 +74,16 @@ class Parenting:
         "_advertiser",
         "_better",
         "_better_since",
+        "_binding",
         "_chance",
         "_choose_at",
         "_dis_at",
         "_dis_interval",
         "_explorer",
+        "_hold_until",
         "_move_at",
         "_move_wait",
+        "_much_better_at",
         "_pending_until",
         "_place",
         "_probe_at",
@@ -87,8 +100,10 @@ class Parenting:
         self._advertiser = advertiser
         self._chance = chance
         self._explorer = Explorer(place, chance)
+        self._binding = Binding(place, chance)
         self.children = Children(place)
         self.detached_at: float | None = None
+        self._hold_until = NEVER
         self._pending_until = NEVER
         self._probe_at = 0.0
         self._promise_at = 0.0
@@ -102,6 +117,7 @@ class Parenting:
         self._better_since = NEVER
         self._move_at = NEVER
         self._move_wait = MOVE_WAIT
+        self._much_better_at = NEVER
 
     @property
     def deadline(self) -> float:
@@ -116,6 +132,8 @@ class Parenting:
             deadline = self._retry_at
         if self._dis_at < deadline:
             deadline = self._dis_at
+        if self._binding.deadline < deadline:
+            deadline = self._binding.deadline
         return self._move_at if self._move_at < deadline else deadline
 
     @property
@@ -149,6 +167,8 @@ class Parenting:
             self._move(now)
         if self._explorer.deadline <= now:
             self._explorer.handle_timer(now=now)
+        if self._binding.deadline <= now:
+            self._binding.handle_timer(now=now)
 
     # What came
 
@@ -184,6 +204,14 @@ class Parenting:
             wait = BUSY_WAIT * (0.5 + self._chance.random())
             self._choose_at = min(self._choose_at, now + wait)
 
+    def refused(self, row: Neighbour, now: float) -> None:
+        """That neighbour cannot go below what it has said, or what we knew of it is too old."""
+        row.refused_until = now + REFUSED_TIME
+        if row is self._place.pending:
+            self._place.counters["refused"] += 1
+            self.stop_asking()
+            self.choose(now)
+
     def stop_asking(self) -> None:
         """Whatever becomes of it, nobody is asked now."""
         self._place.pending = None
@@ -214,8 +242,14 @@ class Parenting:
             best, cost = place.best(now, etx_max=ETX_CAP, below=below)
         if current is not None:
             self._promise(current, place.path_rank(current), now)
+            if place.rank >= place.lowest + place.step:
+                other, other_cost = place.best_to_ask(now)
+                if other is not None and other_cost < cost:
+                    best, cost = other, other_cost
             if best is not None and best is not current:
                 self._compare(current, best, cost, now)
+            else:
+                self._better, self._much_better_at = None, NEVER
         elif best is not None:
             if is_early and not best.is_grounded and place.has_ground_near(now):
                 # What is nearest is safe at once, and leads nowhere; others are, a little later.
@@ -223,8 +257,19 @@ class Parenting:
             else:
                 self._register(best, now)
         elif place.state is State.JOINED:
-            self._detach(now)
+            self._hold(now)
         self._gather(now)
+
+    def _hold(self, now: float) -> None:
+        """No parent is left that is safe by what we know: others may say that they are."""
+        place = self._place
+        if self._hold_until == NEVER:
+            self._hold_until = now + HOLD_TIME
+        other, _ = place.best_to_ask(now)
+        if other is None or now >= self._hold_until:
+            self._detach(now)
+        else:
+            self._register(other, now)
 
     def _compare(self, current: Neighbour, best: Neighbour, cost: int, now: float) -> None:
         """Hysteresis by cost, and by time (RFC 6719 section 3.2.2)."""
@@ -237,25 +282,40 @@ class Parenting:
         if best.is_grounded and not current.is_grounded:
             # When it is time: what others said of their ground may be older than its loss.
             return
-        if gain > parents.switch_etx * place.unit:
-            self._register(best, now)
-        elif gain <= parents.switch_etx_small * place.unit:
+        if gain > parents.switch_etx * place.step:
+            self._wait_for_ranks(best, now)
+            return
+        self._much_better_at = NEVER
+        if gain <= parents.switch_etx_small * place.step:
             self._better = None
         elif self._better is not best:
             self._better, self._better_since = best, now
         elif now - self._better_since >= parents.switch_time:
             self._register(best, now)
 
+    def _wait_for_ranks(self, best: Neighbour, now: float) -> None:
+        """Ranks go up and down together where the air is full: whoever is better is so for a while.
+
+        Who has nobody below it, and is not known to the root, disturbs nobody.
+        """
+        if self._much_better_at == NEVER and self._advertiser.is_known:
+            wait = WAVE_SHARE * self._place.profile.parents.switch_time
+            self._much_better_at = now + wait * (0.75 + 0.5 * self._chance.random())
+        if self._advertiser.is_known and now < self._much_better_at:
+            self._choose_at = min(self._choose_at, self._much_better_at)
+        else:
+            self._register(best, now)
+
     def _register(self, row: Neighbour, now: float) -> None:
         self._place.pending = row
         self._pending_until = now + REGISTER_WAIT
-        self._better = None
+        self._better, self._much_better_at = None, NEVER
         self._place.ask(Act.REGISTER, row.eui)
 
     def _adopt(self, row: Neighbour, now: float) -> None:
         """`row` knows that it is our parent: now it is."""
         place = self._place
-        if row.rank >= place.lowest or (
+        if place.lowest < place.offered or (
             place.lowest == INFINITE_RANK and (row.child_until > now or self.children)
         ):
             # It said something new while it acknowledged, or a child came meanwhile.
@@ -264,6 +324,7 @@ class Parenting:
             return
         was, had_ground = place.preferred, place.is_grounded
         place.promised = place.offered
+        self._hold_until = NEVER
         was_detached = place.state is State.DETACHED
         place.preferred = row
         place.state = State.JOINED
@@ -305,6 +366,7 @@ class Parenting:
         if is_new or abs(cost - place.rank) > unit // 2 or place.rank < parent.rank + unit:
             place.rank = cost
             place.lowest = min(place.lowest, cost)
+        self._binding.note(now)
         self._advertiser.note_rank(now)
 
     def _promise(self, parent: Neighbour, cost: int, now: float) -> None:
@@ -312,10 +374,21 @@ class Parenting:
         place = self._place
         if place.pending is not None or now < self._promise_at or parent.rank == INFINITE_RANK:
             return
-        least, unit = min(parent.rank + 1, place.lowest), place.unit
-        if cost + unit // 2 < place.promised or least >= place.promised + PROMISE_STEP * unit:
+        least, step = min(parent.rank + 1, place.lowest), place.step
+        if cost + step // 2 < place.promised or least >= place.promised + PROMISE_STEP * step:
             self._promise_at = now + PROMISE_SPACING * (0.5 + self._chance.random())
             place.ask(Act.REGISTER, parent.eui)
+
+    def tell_promise(self, row: Neighbour, now: float) -> None:
+        """That neighbour asks what binds it: our promise, as high as it may be, or nothing."""
+        place = self._place
+        if row is place.pending:
+            return
+        if row is place.preferred:
+            self._promise_at = now + PROMISE_SPACING * (0.5 + self._chance.random())
+            place.ask(Act.REGISTER, row.eui)
+        else:
+            place.ask(Act.LEAVE, row.eui)
 
     def _gather(self, now: float) -> None:
         """The parent set anew."""
@@ -375,8 +448,12 @@ class Parenting:
             return
         if failures >= failures_max and place.pending is None:
             # Who acknowledges now shows that it is the parent, and not the channel.
-            other, _ = place.best(now, etx_max=ETX_CAP, other_than=row)
-            if other is not None:
+            other, cost = place.best(now, etx_max=ETX_CAP, other_than=row)
+            if other is None:
+                other, cost = place.best_to_ask(now, other_than=row)
+            if other is not None and (
+                cost <= place.rank + DETOUR_ETX * place.step or not place.has_children(now)
+            ):
                 self._register(other, now)
             elif place.acknowledged_at <= row.metric.failing_since:
                 sibling = place.sibling(now=now, tried=(row.eui,))
@@ -434,6 +511,7 @@ class Parenting:
         repair = place.profile.repair
         place.counters["detached"] += 1
         self._rank_before = place.rank
+        self._hold_until = NEVER
         place.state = State.DETACHED
         place.preferred = None
         place.parents = ()
@@ -454,6 +532,11 @@ class Parenting:
         """That neighbour does not have us as its parent any more."""
         if self.children.drop(eui):
             self._forget_rank(now)
+
+    def loosen(self, now: float) -> None:
+        """A child promised more, or left: we may promise more, or go elsewhere."""
+        if self._place.state is State.JOINED:
+            self.follow(now)
 
     def poisoned(self, row: Neighbour, now: float, *, is_acknowledged: bool) -> None:
         """A child was told, or could not be reached."""

@@ -29,6 +29,8 @@ TRIED_COUNT_MIN: Final = 3
 """Neighbours whose links a node tries, be they of use today or not."""
 KNOWN_COUNT_MIN: Final = 8
 """Neighbours that a node gets to know whatever their rank."""
+CERTAIN_ETX: Final = 12.0
+"""From a path of so much ETX on, what makes a difference grows with it: so do the doubts in it."""
 _COST_AND_SHORT: Final = operator.itemgetter(0, 1)
 
 
@@ -95,6 +97,15 @@ class Place:
     def unit(self) -> int:
         """The rank that ETX 1.0 adds."""
         return self.configuration.hop_rank_increase_min
+
+    @property
+    def step(self) -> int:
+        """The rank that ETX 1.0 adds; so far away that it makes no difference, what does."""
+        unit = self.configuration.hop_rank_increase_min
+        certain = int(CERTAIN_ETX * unit)
+        if self.rank <= certain or self.rank == INFINITE_RANK:
+            return unit
+        return unit * self.rank // certain
 
     @property
     def pinned(self) -> tuple[Neighbour, ...]:
@@ -171,6 +182,13 @@ class Place:
                 highest = row.floor - 1
         self.lowest = max(self.lowest, highest)
 
+    @property
+    def bound(self) -> int:
+        """What every child must promise more than; INFINITE_RANK where we have no place yet."""
+        if self.lowest == INFINITE_RANK:
+            return INFINITE_RANK
+        return self.promised if self.pending is None else max(self.promised, self.offered)
+
     def promise(self, row: Neighbour) -> int:
         """What to tell our parent, or who is to be that: no rank of ours will be below it.
 
@@ -246,6 +264,32 @@ class Place:
             if row is other_than:
                 continue
             cost = self.cost_through(row, now, etx_max)
+            if cost == INFINITE_RANK:
+                continue
+            if best is None or (row.is_grounded, -cost) > (best.is_grounded, -best_cost):
+                best, best_cost = row, cost
+        return best, best_cost
+
+    def best_to_ask(
+        self, now: float, *, other_than: Neighbour | None = None
+    ) -> tuple[Neighbour | None, int]:
+        """The best of those whose rank is not below our lowest, but who may go below it for us.
+
+        They know best: one that is below us itself promised more than that, and so did all between.
+        """
+        best: Neighbour | None = None
+        best_cost = INFINITE_RANK
+        if self.lowest == INFINITE_RANK:
+            return best, best_cost
+        for row in self.neighbours:
+            if (
+                row.rank < self.lowest
+                or row.refused_until > now
+                or row.child_until > now
+                or row is other_than
+            ):
+                continue
+            cost = self.cost_through(row, now)
             if cost == INFINITE_RANK:
                 continue
             if best is None or (row.is_grounded, -cost) > (best.is_grounded, -best_cost):

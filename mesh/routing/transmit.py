@@ -28,6 +28,8 @@ from mesh.security import Acknowledged
 
 PROOF_COUNT_MAX: Final = 3
 """Proofs after which a message is not said anew to the same neighbour."""
+PROBE_ATTEMPTS: Final = 3
+"""A link that needs more is of no use, and many that are tried are such."""
 JOIN_PATIENCE: Final = 4.0
 """By how much longer the pauses are while a node without a way asks for one."""
 
@@ -109,6 +111,16 @@ class Transmitter:
             self._end_hop()
             self._core.seal.give_up(sealed)
             self._outbox.requeue(job, now)
+
+    def refused(self, neighbour: Eui64, now: float) -> None:
+        """A neighbour does not take us as its child: what asks it for that need not go again."""
+        job, sealed, attempts = self._job, self.hop.sealed, 0
+        is_flying = job is not None and job.act is Act.REGISTER and job.neighbour == neighbour
+        if is_flying and sealed is not None:
+            attempts = self.hop.attempts
+            self._end_hop()
+            self._core.seal.give_up(sealed)
+        self._core.dodag.note_refusal(neighbour, attempts, now=now)
 
     def handle_timer(self, now: float) -> None:
         """Repeat the frame, or give it up, if it is time."""
@@ -194,8 +206,17 @@ class Transmitter:
         self._job = job
         # A parent that many want may have to ask us to prove ourselves, and cannot ask all at once.
         is_first = job.act is Act.REGISTER and not self._core.dodag.is_joined
-        self.hop.begin(sealed, patience=JOIN_PATIENCE if is_first else 1.0)
+        is_probe = job.act is Act.PROBE and not self._is_to_parent(job)
+        self.hop.begin(
+            sealed,
+            patience=JOIN_PATIENCE if is_first else 1.0,
+            attempts_max=PROBE_ATTEMPTS if is_probe else None,
+        )
         return True
+
+    def _is_to_parent(self, job: Job) -> bool:
+        parent = self._core.dodag.preferred
+        return parent is not None and parent.eui == job.neighbour
 
     def _packet_of(self, job: Job) -> Packet | None:
         """What the job says, as of now; None if there is nothing to say any more."""

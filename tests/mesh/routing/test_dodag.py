@@ -1,7 +1,8 @@
 """One node's place in the tree, step by step: who may be a parent, and when.
 
-The contract under test: a new parent has said a rank below the lowest of ours, unless nobody has
-us as a parent; a parent is taken when it acknowledged; who detaches tells each child first.
+The contract under test: a new parent has said a rank below the lowest of ours, or goes below it
+when we ask, unless nobody has us as a parent; a parent is taken when it acknowledged; who detaches
+tells each child first.
 """
 
 from __future__ import annotations
@@ -10,83 +11,17 @@ import random
 
 import pytest
 
-from amistack.identifiers import Eui64
 from mesh.routing.dodag import CHILD_TIME, UPKEEP_INTERVAL, Act, Dodag, State
 from mesh.routing.messages import INFINITE_RANK, Dio, Dis, sequence_after
 from mesh.routing.metric import SAMPLES_MEASURED
 from mesh.routing.parents import DEAF_PATIENCE, DENY_FIRST, PARENT_PATIENCE
-from mesh.routing.profile import load_profile
 from tests.mesh.routing.medium import DODAG_ID, eui
-
-PROFILE = load_profile("rfc8036")
-UNIT = PROFILE.dodag.hop_rank_increase_min
-P, X, C, Y = (eui(short) for short in (10, 11, 12, 13))
-NEAR, FAR = 2 * UNIT, 9 * UNIT
-
-
-class Place:
-    """A Dodag, with a clock and what it asked for."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.dodag = Dodag(PROFILE, random.Random(1))
-        self.dodag.start(now=0.0)
-
-    def hear(self, who: Eui64, rank: int, version: int = 240) -> None:
-        self.dodag.hear_dio(
-            who,
-            int.from_bytes(who[6:], "big"),
-            Dio(0, version, rank, 0, DODAG_ID, PROFILE.configuration),
-            now=self.now,
-            is_for_us=False,
-            rssi_dbm=None,
-        )
-
-    def wait(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self.dodag.deadline <= end:
-            self.now = max(self.now, self.dodag.deadline)
-            self.dodag.handle_timer(now=self.now)
-        self.now = end
-
-    def asked(self) -> list[tuple[Act, Eui64 | None]]:
-        actions = list(self.dodag.actions)
-        self.dodag.actions.clear()
-        return actions
-
-    def answer(self, who: Eui64, act: Act, *, is_acknowledged: bool = True) -> None:
-        self.dodag.note_attempts(
-            who,
-            1 if is_acknowledged else 5,
-            act,
-            is_acknowledged=is_acknowledged,
-            now=self.now,
-        )
-
-    def join(self, who: Eui64, rank: int) -> None:
-        self.hear(who, rank)
-        self.wait(2.0)
-        assert (Act.REGISTER, who) in self.asked()
-        assert self.parent() is None
-        self.answer(who, Act.REGISTER)
-        assert self.parent() == who
-
-    def parent(self) -> Eui64 | None:
-        row = self.dodag.preferred
-        return None if row is None else row.eui
-
-    def fail(self, who: Eui64, seconds: float = 24.0) -> None:
-        for _ in range(8):
-            self.answer(who, Act.PROBE, is_acknowledged=False)
-            self.wait(seconds / 8)
+from tests.mesh.routing.one_node import FAR, NEAR, PROFILE, UNIT, C, P, Place, X, Y, joined
 
 
 @pytest.fixture
 def place() -> Place:
-    place = Place()
-    place.join(P, NEAR)
-    place.asked()
-    return place
+    return joined()
 
 
 def test_a_parent_is_one_only_when_it_acknowledged() -> None:
@@ -103,12 +38,23 @@ def test_rank_is_the_etx_of_the_path(place: Place) -> None:
     assert place.dodag.lowest == place.dodag.rank
 
 
-def test_a_neighbour_of_higher_rank_is_no_parent_while_we_have_a_child(place: Place) -> None:
+def test_a_neighbour_of_higher_rank_is_no_parent_while_we_have_a_child_unless_it_says_so(
+    place: Place,
+) -> None:
+    lowest = place.dodag.lowest
     assert place.dodag.note_child(C, 12, FAR, now=place.now)
-    place.hear(X, place.dodag.lowest)
+    place.hear(X, lowest)
     place.hear(P, INFINITE_RANK)
     asked = place.asked()
     assert place.dodag.preferred is None
+    # Those below us need not hear of it while there is somebody to ask, by our lowest.
+    assert place.dodag.state is State.JOINED
+    assert asked == [(Act.REGISTER, X)]
+    row = place.dodag.neighbours.get(X)
+    assert row is not None
+    assert place.dodag.place.promise(row) == lowest
+    place.dodag.note_refusal(X, 1, now=place.now)
+    asked = place.asked()
     assert place.dodag.rank == INFINITE_RANK
     assert (Act.POISON, C) in asked
     assert (Act.REGISTER, X) not in asked
@@ -134,8 +80,10 @@ def test_a_neighbour_of_lower_rank_takes_over_at_once(place: Place) -> None:
 
 
 def test_a_child_that_comes_while_we_look_for_a_parent_is_told_first(place: Place) -> None:
+    place.hear(P, INFINITE_RANK)
+    place.wait(2.0)
+    assert place.dodag.state is State.DETACHED
     place.hear(X, FAR)
-    place.fail(P)
     place.wait(2.0)
     assert (Act.REGISTER, X) in place.asked()
     place.dodag.note_child(C, 12, FAR, now=place.now)
@@ -283,7 +231,7 @@ def test_a_parent_that_is_heard_is_not_dead_because_others_acknowledge(place: Pl
 
 
 def test_a_silent_parent_is_dead_for_a_leaf_when_others_acknowledge(place: Place) -> None:
-    place.hear(X, FAR)
+    place.hear(X, INFINITE_RANK)
     for _ in range(10):
         place.answer(P, Act.PROBE)
     place.wait(1.0)
@@ -293,6 +241,7 @@ def test_a_silent_parent_is_dead_for_a_leaf_when_others_acknowledge(place: Place
     assert place.parent() == P
     place.answer(P, Act.PROBE, is_acknowledged=False)
     assert place.parent() is None
+    assert place.dodag.state is State.DETACHED
 
 
 @pytest.mark.parametrize(
@@ -330,7 +279,7 @@ def test_a_leaf_whose_rank_rose_may_have_a_parent_above_the_lowest_that_it_had(
     assert place.dodag.counters["detached"] == 1  # When it started.
 
 
-def test_a_relay_whose_rank_rose_may_not(place: Place) -> None:
+def test_a_relay_whose_rank_rose_asks_whether_it_may(place: Place) -> None:
     lowest = place.dodag.lowest
     place.dodag.note_child(C, 12, FAR, now=place.now)
     place.hear(X, lowest)
@@ -338,10 +287,45 @@ def test_a_relay_whose_rank_rose_may_not(place: Place) -> None:
     place.hear(P, NEAR + 3 * UNIT)
     assert place.dodag.lowest == lowest < place.dodag.rank
     place.asked()
-    place.fail(P, 80.0)
+    for _ in range(PROFILE.parents.failures_max):
+        place.answer(P, Act.PROBE, is_acknowledged=False)
+    assert (Act.REGISTER, X) in place.asked()
+    place.dodag.note_refusal(X, 1, now=place.now)
+    assert place.parent() == P
+    # It is not asked again soon.
+    place.fail(P, 50.0)
+    place.answer(C, Act.DIO_TO)
+    place.answer(P, Act.PROBE, is_acknowledged=False)
     asked = place.asked()
     assert (Act.REGISTER, X) not in asked
     assert (Act.POISON, C) in asked
+
+
+def test_who_goes_below_what_it_said_for_a_relay_is_its_parent(place: Place) -> None:
+    lowest = place.dodag.lowest
+    place.dodag.take_child(C, 12, FAR, promise=lowest + 1, now=place.now)
+    place.hear(X, lowest + UNIT)
+    place.hear(P, INFINITE_RANK)
+    assert (Act.REGISTER, X) in place.asked()
+    row = place.dodag.neighbours.get(X)
+    assert row is not None
+    promise = place.dodag.place.promise(row)
+    place.answer(X, Act.REGISTER)
+    assert place.parent() == X
+    # Our rank follows from X's; those below us count on the rank that we had, as we do on X's.
+    assert place.dodag.rank >= lowest + 2 * UNIT
+    assert place.dodag.lowest == lowest == promise
+    assert not place.dodag.take_child(Y, 13, FAR, promise=promise, now=place.now)
+    assert place.dodag.take_child(Y, 13, FAR, promise=promise + 1, now=place.now)
+
+
+def test_a_leaf_whose_parent_is_gone_takes_whoever_is_there(place: Place) -> None:
+    place.hear(X, FAR)
+    place.hear(P, INFINITE_RANK)
+    assert place.asked() == [(Act.REGISTER, X)]
+    place.answer(X, Act.REGISTER)
+    assert place.parent() == X
+    assert place.dodag.counters["detached"] == 1  # When it started.
 
 
 def promised(place: Place) -> int:
@@ -466,12 +450,16 @@ def test_who_is_not_known_to_the_root_says_nothing_of_its_place() -> None:
 def test_a_child_that_knows_a_rank_that_we_have_no_more_is_told_and_not_taken(
     place: Place,
 ) -> None:
-    lowest = place.dodag.lowest
+    lowest, promise = place.dodag.lowest, NEAR + 1
+    assert promised(place) == place.dodag.place.bound == promise
     place.asked()
-    assert not place.dodag.take_child(C, 12, FAR, promise=lowest, now=place.now)
-    assert place.asked() == [(Act.DIO_TO, C)]
+    assert not place.dodag.take_child(C, 12, FAR, promise=promise, now=place.now)
+    assert place.asked() == [(Act.REFUSE, C)]
     assert place.dodag.counters["child of an old rank"] == 1
-    assert place.dodag.take_child(C, 12, FAR, promise=lowest + 1, now=place.now)
+    assert place.dodag.lowest == lowest
+    # Down to what it promised itself it goes for a child.
+    assert place.dodag.take_child(C, 12, FAR, promise=promise + 1, now=place.now)
+    assert place.dodag.lowest == promise
     place.hear(P, INFINITE_RANK)
     assert (Act.POISON, C) in place.asked()
 

@@ -6,10 +6,12 @@ that of its preferred parent; and yet relays are not bound for ever to the best 
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
 
+from amistack.errors import TableFull
 from mesh.packet import Packet, PacketKind, RplMark, ShortAddress
 from mesh.routing.dodag import State
 from mesh.routing.messages import INFINITE_RANK, Code
@@ -60,7 +62,8 @@ def test_the_lowest_rank_falls_from_child_to_parent_at_every_moment(seed: int) -
         one, other = dice.choice(links)
         world.link(one, other, dice.uniform(0.35, 1.0))
         # Traffic tells a node what has become of its link.
-        world.send(dice.randrange(2, SIZE * SIZE + 1), b"x%d" % step)
+        with contextlib.suppress(TableFull):  # All may go over one link, and that be poor.
+            world.send(dice.randrange(2, SIZE * SIZE + 1), b"x%d" % step)
         world.run(1.0)
         if world.counters()["child given up"]:
             # A child that cannot be told is the one exception.

@@ -1,7 +1,8 @@
 """Up the tree from one node: whom a packet is tried with, and which parents the root is told.
 
 The contract under test: a control packet is tried with two neighbours and then given up, one of the
-meters' own with every parent there is; a parent is told that acknowledges.
+meters' own with every parent there is; a parent is told that acknowledges, and at once where the
+root has no other way.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from mesh.routing.downward import Downward
 from mesh.routing.jobs import Job, Way
 from mesh.routing.node import MeshNode
 from mesh.routing.outbox import Outbox
+from mesh.routing.telling import LATER_DELAY
 from mesh.routing.upward import CONTROL_HOPS_MAX, Upward
 from tests.mesh.routing.medium import World, eui
 
@@ -23,7 +25,7 @@ class Lowest:
     """The last node of a small mesh in which three hear it that are nearer to the root."""
 
     def __init__(self) -> None:
-        world = World(1)
+        world = self.world = World(1)
         for relay in (2, 3, 4):
             world.link(1, relay)
             world.link(relay, 5)
@@ -99,3 +101,49 @@ def test_the_root_is_told_of_parents_that_acknowledge(lowest: Lowest) -> None:
     # The preferred one took us as its child: it is told until it is left.
     first.metric.note_attempts(5, is_acknowledged=False, now=lowest.now)
     assert lowest.core.parents_to_tell() == (first.short, third.short)
+
+
+@pytest.mark.parametrize(
+    ("what", "is_urgent"),
+    [
+        ("another is preferred", False),
+        ("it is no parent any more", False),
+        ("it does not acknowledge", True),
+        ("it was never tried", True),
+        ("it lost its ground", True),
+        ("nobody remembers it", True),
+        ("nothing was told", True),
+    ],
+)
+def test_the_root_must_know_at_once_only_if_the_way_that_it_knows_leads_nowhere(
+    lowest: Lowest, what: str, *, is_urgent: bool
+) -> None:
+    node, world = lowest.node, lowest.world
+    world.run(600.0, until=lambda: node.dao.is_acknowledged)
+    _, second, third = node.dodag.parents
+    for row in (second, third):
+        row.metric.note_attempts(1, is_acknowledged=True, now=world.now)
+    node.dao.stop()
+    node.dao.told = (second.short,)
+    match what:
+        case "it is no parent any more":
+            second.rank = node.rank + 100
+            node.dodag._parenting._gather(world.now)
+            assert second not in node.dodag.parents
+        case "it does not acknowledge":
+            second.metric.note_attempts(5, is_acknowledged=False, now=world.now)
+        case "it was never tried":
+            second.metric.samples = 0
+        case "it lost its ground":
+            second.is_grounded = False
+        case "nobody remembers it":
+            node.dodag.neighbours.forget(second)
+        case "nothing was told":
+            node.dao.told = ()
+        case _:
+            pass
+    lowest.core.tell_root(world.now)
+    wait = node.dao.deadline - world.now
+    # At first that is DAO_DELAY; those when it started made it longer.
+    assert (wait <= 8 * world.profile.routes.dao_delay) is is_urgent
+    assert is_urgent or LATER_DELAY / 2 <= wait <= LATER_DELAY
