@@ -12,7 +12,9 @@ parent's. So (version, `lowest`) falls strictly from every node to its parent, w
 the way; keeping a parent whose rank rises changes nothing in that. A parent is taken once it
 acknowledged a frame that says so (`Act.REGISTER`), so that it knows its children, and that promises
 a rank below which the child does not go without telling it: so `lowest` may rise, to just below the
-least of these promises. It may be forgotten only when nobody has us as a parent: who detaches
+least of these promises, and fall as far as our own parent was promised, to just below the promise
+of who asks to be our child: a neighbour that said a higher rank may be a parent if it takes us by
+the promise of our `lowest`. It may be forgotten only when nobody has us as a parent: who detaches
 poisons each child, until it acknowledges or is given up. What remains are nodes that lost their
 memory with their power: those say a rank without end and wait before they choose; and the marks in
 packets, which find what slipped through.
@@ -124,7 +126,7 @@ class Dodag:
 
     @property
     def lowest(self) -> int:
-        """The lowest rank that we had in this version."""
+        """The lowest rank that we had in this version, or let a child count on."""
         return self._place.lowest
 
     @property

@@ -59,19 +59,19 @@ class Explorer:
         parent = place.preferred
         if place.state is not State.JOINED or parent is None:
             return None
-        unit = place.unit
+        unit, lowest = place.unit, place.lowest
         best: Neighbour | None = None
         best_rank = place.path_rank(parent) - int(place.profile.parents.switch_etx_small * unit)
         for row in place.neighbours:
-            if (
-                row is parent
-                or row.rank >= place.lowest
-                or not row.metric.is_doubtful(now=now)
-                or row.metric.is_at_rest(now=now)
-                or not place.is_usable(row, now)
-            ):
+            if row is parent or row.rank >= lowest or row.rank >= best_rank:
                 continue
-            hoped = row.rank + int(unit * row.metric.hoped)
-            if hoped < best_rank:
+            metric = row.metric
+            hoped = row.rank + int(unit * metric.hoped)
+            if (
+                hoped < best_rank
+                and metric.is_doubtful(now=now)
+                and not metric.is_at_rest(now=now)
+                and place.is_usable(row, now)
+            ):
                 best, best_rank = row, hoped
         return best
