@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["pytester"]
@@ -57,3 +59,20 @@ def pytest_asyncio_loop_factories(
             return factories
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+_STRUCTLOG = structlog.get_config()
+_PROCESSORS = list(_STRUCTLOG["processors"])
+
+
+@pytest.fixture(autouse=True)
+def logging_is_for_one_test() -> Iterator[None]:
+    """What a test, or a fixture of many, configures of logging ends with the test: others look at
+    what is logged.
+    """
+    root = logging.root
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.configure(**{**_STRUCTLOG, "processors": list(_PROCESSORS)})
+    root.handlers[:] = handlers
+    root.setLevel(level)
