@@ -233,8 +233,8 @@ class Graph:
     ) -> list[Change]:
         """Believe a node's DAO about its parents, by short address, until its next report.
 
-        A parent that its last report did not have gets a link of ASSUMED_ETX; figures that were
-        reported stay. Parents nobody holds are left out and counted, and those above ASSUMED_MAX
+        The first of them is the preferred one from now on. A parent that its last report did not
+        have gets a link of ASSUMED_ETX; figures that were reported stay. Parents nobody holds are left out and counted, and those above ASSUMED_MAX
         since the last report. Raises MeshError for an unknown node, or one that is its own parent.
         """
         shorts = self._areas.get(area, {})
@@ -260,7 +260,10 @@ class Graph:
                     self.refused["too many links"] += 1
                     break
                 link = LinkReport(parent, ASSUMED_ETX)
-                claims[neighbour] = packed(link, min(place, NO_PARENT - 1))
+                claims[neighbour] = packed(link, min(place, NO_PARENT - 1) if place else NO_PARENT)
+        preferred = shorts.get(parents[0]) if parents else None
+        if preferred is not None and preferred in claims:
+            _prefer(claims, preferred)
         return self._changes(index, [*claims, *(gone for gone in before if gone not in claims)])
 
     def age(self, *, now: float) -> list[Change]:
@@ -497,3 +500,15 @@ class Graph:
         if not (up and down):
             return (up or down) // WEIGHT_ONE
         return (up + down) // (2 * WEIGHT_ONE)
+
+
+def _prefer(claims: dict[Index, int], preferred: Index) -> None:
+    """That one comes first among the parents; those that came before it move back by one."""
+    before = claims[preferred] >> PLACE_SHIFT
+    for neighbour, word in claims.items():
+        place = word >> PLACE_SHIFT
+        if neighbour == preferred:
+            place = 0
+        elif place < before:
+            place = min(place + 1, NO_PARENT)
+        claims[neighbour] = word & (1 << PLACE_SHIFT) - 1 | place << PLACE_SHIFT

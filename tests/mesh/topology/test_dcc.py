@@ -109,6 +109,34 @@ def test_first_report_after_a_dao_is_believed_whatever_its_number(sequence: int)
     assert dcc.routes.cost_of(eui(5)) == 128 + 500
 
 
+@pytest.mark.parametrize(
+    ("told", "places"),
+    [
+        ((1,), {1: 0, 9: 1, 192: None}),
+        ((9, 1), {9: 0, 1: 1, 192: None}),
+        ((192, 1), {192: 0, 1: 1, 9: 2}),
+        ((7, 1), {7: 0, 1: 1, 9: 2, 192: None}),
+        ((), {1: 0, 9: 1, 192: None}),
+    ],
+)
+def test_dao_says_who_is_preferred_among_the_parents_that_were_reported(
+    told: tuple[int, ...], places: dict[int, int | None]
+) -> None:
+    dcc = pair().dcc()
+    for short in (5, 7):
+        dcc.place(eui(short), area=AREA, short=short, now=0.0)
+    links = (LinkReport(1, 500), LinkReport(9, 300))
+    report = TopologyReport(Reason.COLD_BOOT, 1, 768, 2, links, (LinkReport(192, 600),))
+    dcc.take_report(report, area=AREA, short=5, now=1.0)
+    dcc.take_route(told, area=AREA, short=5, path_sequence=1, collector=eui(192), now=2.0)
+    fact = dcc.graph.fact_of(dcc.graph.index_of(eui(5)), now=2.0)
+    assert {link.neighbour: link.place for link in fact.links} == {
+        eui(short): place for short, place in places.items()
+    }
+    kept = {eui(1): 500, eui(9): 300, eui(192): 600}
+    assert all(kept.get(link.neighbour, ASSUMED_ETX) == link.etx_to for link in fact.links)
+
+
 def test_parents_that_daos_add_are_bounded() -> None:
     dcc = pair().dcc()
     for short in range(20, 60):
