@@ -234,8 +234,9 @@ class Graph:
         """Believe a node's DAO about its parents, by short address, until its next report.
 
         The first of them is the preferred one from now on. A parent that its last report did not
-        have gets a link of ASSUMED_ETX; figures that were reported stay. Parents nobody holds are left out and counted, and those above ASSUMED_MAX
-        since the last report. Raises MeshError for an unknown node, or one that is its own parent.
+        have gets a link of ASSUMED_ETX; figures that were reported stay. Parents nobody holds are
+        left out and counted, and those above ASSUMED_MAX since the last report. Raises MeshError
+        for an unknown node, or one that is its own parent.
         """
         shorts = self._areas.get(area, {})
         index = shorts.get(short)
