@@ -149,7 +149,10 @@ class Place:
         return self.cost_through(row, now, etx_max) != INFINITE_RANK
 
     def cost_through(self, row: Neighbour, now: float, etx_max: float = ETX_CAP) -> int:
-        """Our rank if that neighbour were our parent; INFINITE_RANK if it could not be that."""
+        """Our rank if that neighbour were our parent; INFINITE_RANK if it could not be that.
+
+        Every look at the table asks this of each row: written without calls.
+        """
         rank, etx = row.rank, row.metric.etx
         if (
             rank == INFINITE_RANK
@@ -158,19 +161,16 @@ class Place:
             or etx > etx_max
         ):
             return INFINITE_RANK
-        unit = self.configuration.hop_rank_increase_min
+        configuration = self.configuration
+        unit = configuration.hop_rank_increase_min
         step = int(unit * etx + 0.5)
         cost = rank + (step if step > unit else unit)
-        return INFINITE_RANK if cost > self._cost_max() else cost
-
-    def _cost_max(self) -> float:
-        """The highest rank that any parent may give us."""
-        configuration = self.configuration
-        unit, increase = configuration.hop_rank_increase_min, configuration.rank_increase_max
-        cost_max = min(unit * self.profile.parents.path_etx_max, INFINITE_RANK - 1)
-        if increase and self.lowest != INFINITE_RANK:
-            return min(cost_max, self.lowest + increase)
-        return cost_max
+        if cost >= INFINITE_RANK or cost > unit * self.profile.parents.path_etx_max:
+            return INFINITE_RANK
+        increase, lowest = configuration.rank_increase_max, self.lowest
+        if increase and lowest != INFINITE_RANK and cost > lowest + increase:
+            return INFINITE_RANK
+        return cost
 
     def relax(self, now: float) -> None:
         """Let the lowest rank that we had be what we have, as far as no child minds."""
@@ -212,8 +212,6 @@ class Place:
                 continue
             if row.metric.samples:
                 count += 1
-                if count >= TRIED_COUNT_MIN:
-                    return None
             elif (
                 row.rank != INFINITE_RANK
                 and row.version == self.version
@@ -259,22 +257,14 @@ class Place:
         """
         best: Neighbour | None = None
         best_cost = INFINITE_RANK
-        limit, is_free = min(self.lowest, below), self.lowest == INFINITE_RANK
-        # As `cost_through`, without a call for each row: all that happens asks for this.
-        unit, version, cost_max = self.unit, self.version, self._cost_max()
+        limit = min(self.lowest, below)
         for row in self.neighbours:
-            if (
-                row.rank >= limit
-                or row.version != version
-                or row.denied_until > now
-                or row is other_than
-                or (is_free and row.child_until > now)
-            ):
+            if row.rank >= limit or (row.child_until > now and self.lowest == INFINITE_RANK):
                 continue
-            etx = row.metric.etx
-            step = int(unit * etx + 0.5)
-            cost = row.rank + (step if step > unit else unit)
-            if etx > etx_max or cost > cost_max:
+            if row is other_than:
+                continue
+            cost = self.cost_through(row, now, etx_max)
+            if cost == INFINITE_RANK:
                 continue
             if best is None or (row.is_grounded, -cost) > (best.is_grounded, -best_cost):
                 best, best_cost = row, cost
@@ -342,22 +332,17 @@ class Place:
         preferred, before = self.preferred, self.parents
         rank, is_grounded = self.rank, self.is_grounded
         others: list[tuple[int, int, Neighbour]] = []
-        # As `cost_through`, without a call for each row: all that happens asks for this.
-        unit, version, cost_max = self.unit, self.version, self._cost_max()
         for row in self.neighbours:
             if (
                 row.rank < rank
                 and row is not preferred
-                and row.version == version
-                and row.denied_until <= now
                 and (row.is_grounded or not is_grounded)
                 and row.below_until <= now
             ):
-                step = int(unit * row.metric.etx + 0.5)
-                cost = row.rank + (step if step > unit else unit)
-                if cost <= cost_max:
+                cost = self.cost_through(row, now)
+                if cost != INFINITE_RANK:
                     # One that is in the set stays there unless another is clearly better.
-                    bonus = unit // 2 if row in before else 0
+                    bonus = self.unit // 2 if row in before else 0
                     others.append((cost - bonus, row.short, row))
         others.sort(key=_COST_AND_SHORT)
         first = () if preferred is None else (preferred,)
