@@ -1,6 +1,6 @@
 """Loosening what binds a node to the lowest rank that it had: it asks its children what they hold.
 
-Spec    docs/decisions/0015, docs/protocol/mesh.md
+Spec    docs/decisions/0016, docs/protocol/mesh.md
 In      `note` whenever ranks may have moved, `handle_timer`
 Out     questions in the actions of the place; `deadline`
 Limit   one question at a time, one to a child in ASK_AGAIN
