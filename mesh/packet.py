@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NewType
 
 from amistack.errors import LocalProtocolError, MeshError
@@ -314,10 +315,12 @@ class Packet:
         )
 
     @classmethod
+    @lru_cache(maxsize=64)
     def decode(cls, octets: bytes) -> Packet:
         """The packet that `octets` hold: all of them, and nothing else.
 
-        Raises MeshError, `unknown version` before anything else that may be wrong.
+        Pure, and remembers what it read last: a retransmission costs nothing. Raises MeshError,
+        `unknown version` before anything else that may be wrong.
         """
         if octets and octets[0] >> VERSION_SHIFT != VERSION:
             raise MeshError("unknown version", f"{octets[0] >> VERSION_SHIFT}, expected {VERSION}")

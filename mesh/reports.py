@@ -80,6 +80,7 @@ class Reason(enum.IntEnum):
 REASON_MAX: Final = int(max(Reason))
 BOOTS: Final = frozenset({Reason.COLD_BOOT, Reason.POWER_RESTORED})
 AT_ONCE: Final = frozenset({Reason.ADDRESS_CHANGED, Reason.ASKED})
+CHANGES: Final = frozenset({Reason.PARENT_CHANGED, Reason.LINK_CHANGED})
 
 
 @frozen_value(frozen=True, slots=True)
@@ -262,6 +263,7 @@ class ReportSchedule:
         self._told_at = 0.0
         self._reason: Reason | None = None
         self._due: float | None = None
+        self._period_ends_at: float | None = None
         self._spacings = dict.fromkeys(Reason, CHANGE_SPACING_S)
 
     @property
@@ -270,9 +272,9 @@ class ReportSchedule:
         return self._sequence
 
     @property
-    def has_told(self) -> bool:
-        """Whether there was a report yet."""
-        return self._told is not None
+    def told(self) -> TopologyReport | None:
+        """The last report, None before the first."""
+        return self._told
 
     def ask(self, reason: Reason, *, now: float, path_etx: float = 1.0) -> None:
         """Something happened that `reason` names: a registration, or a question of the DCC.
@@ -298,6 +300,19 @@ class ReportSchedule:
         elif (reason := difference(self._told, report)) is not None:
             self.ask(reason, now=now, path_etx=path_etx)
 
+    def is_news(self, report: TopologyReport) -> bool:
+        """Whether what is due says more than the last: what changed may be as it was again."""
+        return (
+            self._told is None
+            or report.reason not in CHANGES
+            or difference(self._told, report) is not None
+        )
+
+    def left_out(self) -> None:
+        """What was due was no news: the next is due as if nothing had changed."""
+        self._reason = None
+        self._due = self._period_ends_at
+
     def next_timer(self) -> float | None:
         """When a report is due; None until the first is asked for."""
         return self._due
@@ -318,26 +333,30 @@ class ReportSchedule:
             spacing = 2 * self._spacings[report.reason]
             self._spacings[report.reason] = min(spacing, CHANGE_SPACING_MAX_S)
         self._reason = None
-        self._due = now + REPORT_PERIOD_S * self._chance.uniform(1.0 - PERIOD_SPREAD, 1.0)
+        share = self._chance.uniform(1.0 - PERIOD_SPREAD, 1.0)
+        self._due = self._period_ends_at = now + REPORT_PERIOD_S * share
 
 
 def difference(told: TopologyReport, new: TopologyReport) -> Reason | None:
     """What changed beyond hysteresis since a report, as the reason for the next; None if nothing.
 
-    The preferred parent, or being attached at all, is one matter; the others a node lists, and
-    a link's ETX by ETX_HYSTERESIS and a quarter of itself, the other. Samples and ages change all
-    the time and are no reason.
+    The preferred parent, or being attached at all, is one matter; the other a parent that was not
+    listed, fewer parents, and a link's ETX by ETX_HYSTERESIS and a quarter of itself. Which of the
+    links that were told make the set swings with every sample, and is no reason; nor are samples
+    and ages, which change all the time.
     """
     if _preferred(told) != _preferred(new) or told.is_attached != new.is_attached:
         return Reason.PARENT_CHANGED
     before = {link.neighbour: link for link in told.links}
-    if {link.neighbour for link in told.parents} != {link.neighbour for link in new.parents}:
+    if len(new.parents) < len(told.parents) or any(
+        link.neighbour not in before for link in new.parents
+    ):
         return Reason.LINK_CHANGED
     for link in new.links:
         last = before.get(link.neighbour)
         # Which of the others are worth listing swings with every sample: no news by itself.
         if last is not None and (
-            _differs(last.etx_to, link.etx_to) or _differs(last.etx_from, link.etx_from)
+            differs(last.etx_to, link.etx_to) or differs(last.etx_from, link.etx_from)
         ):
             return Reason.LINK_CHANGED
     return None
@@ -347,7 +366,8 @@ def _preferred(report: TopologyReport) -> int | None:
     return report.parents[0].neighbour if report.parents else None
 
 
-def _differs(before: int, after: int) -> bool:
+def differs(before: int, after: int) -> bool:
+    """Whether an ETX is another one, beyond hysteresis."""
     if before == after:
         return False
     if before in (ETX_UNKNOWN, ETX_UNUSABLE) or after in (ETX_UNKNOWN, ETX_UNUSABLE):

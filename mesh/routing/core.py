@@ -22,9 +22,12 @@ from mesh.routing.jobs import Job
 from mesh.routing.long import LongPackets
 from mesh.routing.profile import Profile
 from mesh.routing.telling import DaoSender
+from mesh.routing.trickle import NEVER
 from mesh.security import Seal
 
 EVENT_COUNT_MAX: Final = 1024
+MUCH_WORSE_ETX: Final = 0.5
+"""A further parent whose link is worse by so much is not as good as another."""
 
 
 class Core:
@@ -107,6 +110,8 @@ class Core:
         parent still or not, the way that the root knows leads here, if not as well as another.
         """
         to_tell, told = self.parents_to_tell(), self.dao.told
+        if not is_asked and self.dao.deadline < NEVER and self._is_as_good(told, to_tell):
+            return
         self.dao.change(
             now=now,
             is_urgent=not told or not self._leads_here(told[0]),
@@ -114,6 +119,25 @@ class Core:
             is_crowded=self.dodag.is_crowded(now),
             is_asked=is_asked,
             is_moved=to_tell[:1] != told[:1],
+        )
+
+    def _is_as_good(self, told: tuple[int, ...], to_tell: tuple[int, ...]) -> bool:
+        """Whether the root does as well with what it was told until all is told again.
+
+        The preferred parent is the same, and no link of the others is worse by much.
+        """
+        if to_tell[:1] != told[:1] or len(to_tell) > len(told):
+            return False
+        rows = self.dodag.neighbours
+        etx_max = MUCH_WORSE_ETX + max(
+            (row.metric.etx for short in to_tell if (row := rows.by_short(short)) is not None),
+            default=0.0,
+        )
+        return all(
+            self._leads_here(short)
+            and (row := rows.by_short(short)) is not None
+            and row.metric.etx <= etx_max
+            for short in told
         )
 
     def _leads_here(self, short: int) -> bool:

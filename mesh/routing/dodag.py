@@ -48,8 +48,10 @@ CROWD_TIME: Final = 240.0
 """Seconds for which it is remembered that another one looks for a way."""
 UPKEEP_INTERVAL: Final = 60.0
 """Seconds between looks at ages, probes and hysteresis by time, while there is something to see."""
-QUIET_INTERVAL: Final = 240.0
-"""Seconds from a look that found nothing to the next; with the interval of probes half an hour."""
+QUIET_INTERVAL: Final = 600.0
+"""Seconds at most from a look that found nothing to the next; sooner if a link is to be tried."""
+PROBED_INTERVAL: Final = 240.0
+"""The same after a link was tried because it was time; with the interval of probes half an hour."""
 _EUI_OF: Final = operator.attrgetter("eui")
 
 
@@ -258,11 +260,14 @@ class Dodag:
             return
         if dio.configuration is not None and place.state is not State.ROOT:
             self._configure(dio.configuration, now)
+        is_new = place.neighbours.get(eui) is None
         row = place.neighbours.take_in(eui, short, dio.rank, place.pinned, now=now)
         if row is None:
             self.counters["neighbour table full"] += 1
             return
-        self._note_strength(row, rssi_dbm)
+        if is_new:
+            # Of others it was noted with the frame.
+            self._note_strength(row, rssi_dbm)
         is_same = row.rank == dio.rank and row.version == dio.version
         had_ground = place.is_grounded
         if row is place.preferred and row.dtsn not in (-1, dio.dtsn):
@@ -550,26 +555,37 @@ class Dodag:
     def _keep_up(self, now: float) -> None:
         place, is_quiet = self._place, True
         parents = place.profile.parents
-        for row in place.neighbours.forget_silent(parents.neighbour_age_max, place.pinned, now=now):
+        wait = QUIET_INTERVAL
+        age_max = parents.neighbour_age_max
+        for row in place.neighbours.forget_silent(age_max, place.pinned(), now=now):
             self._parenting.drop_child(row.eui, now)
         if place.state is State.JOINED:
             for row in place.parents:
-                is_doubtful = row.metric.failures_in_a_row > 0 or not row.metric.samples
-                if is_doubtful or row.metric.is_due(parents.probe_interval, now=now):
+                metric = row.metric
+                is_doubtful = metric.failures_in_a_row > 0 or not metric.samples
+                if is_doubtful and not metric.is_at_rest(now=now):
                     is_quiet = False
                     place.ask(Act.PROBE, row.eui)
+                elif metric.is_due(parents.probe_interval, now=now):
+                    wait = min(wait, PROBED_INTERVAL)
+                    place.ask(Act.PROBE, row.eui)
+                else:
+                    wait = min(wait, metric.tried_at + parents.probe_interval - now)
             spare = place.spare_to_try(now)
             if spare is not None:
                 is_quiet = False
                 place.ask(Act.PROBE, spare.eui)
             self._parenting.choose(now)
             is_quiet = is_quiet and self._parenting.is_settled
-        self._upkeep_at = now + (QUIET_INTERVAL if is_quiet else UPKEEP_INTERVAL)
+        self._upkeep_at = now + (max(wait, 1.0) if is_quiet else UPKEEP_INTERVAL)
 
     def _schedule(self) -> None:
-        self.deadline = min(
-            self._advertiser.deadline,
-            self._parenting.deadline,
-            self._versions.deadline,
-            self._upkeep_at,
-        )
+        # As `min`, at a third of its cost: it is asked after every call.
+        deadline = self._upkeep_at
+        if (of_advertiser := self._advertiser.deadline) < deadline:
+            deadline = of_advertiser
+        if (of_parenting := self._parenting.deadline) < deadline:
+            deadline = of_parenting
+        if (of_versions := self._versions.deadline) < deadline:
+            deadline = of_versions
+        self.deadline = deadline

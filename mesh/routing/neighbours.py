@@ -10,7 +10,7 @@ Never   chooses: that is `mesh.routing.dodag`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from amistack.identifiers import Eui64
 from mesh.routing.messages import INFINITE_RANK
@@ -88,16 +88,24 @@ class NeighbourTable:
         return self._by_short.get(short)
 
     def take_in(
-        self, eui: Eui64, short: int, rank: int, pinned: Iterable[Neighbour], *, now: float
+        self,
+        eui: Eui64,
+        short: int,
+        rank: int,
+        pinned: Callable[[], Iterable[Neighbour]],
+        *,
+        now: float,
     ) -> Neighbour | None:
         """The row of `eui`, made if there is place for it; None at the bound.
+
+        `pinned` says which rows must stay, where one has to go.
 
         An address is its last user's: a second node that claims it takes it over. NO_SHORT says
         nothing about it.
         """
         row = self._rows.get(eui)
         if row is None:
-            if len(self._rows) >= self._count_max and not self._make_place(rank, pinned, now):
+            if len(self._rows) >= self._count_max and not self._make_place(rank, pinned(), now):
                 return None
             row = self._rows[eui] = Neighbour(eui, short, now=now)
             if short != NO_SHORT:

@@ -107,7 +107,6 @@ class Place:
             return unit
         return unit * self.rank // certain
 
-    @property
     def pinned(self) -> tuple[Neighbour, ...]:
         """Those that must stay in the table."""
         if self.pending is None:
@@ -207,6 +206,8 @@ class Place:
         """
         found: Neighbour | None = None
         count = len(self.parents)
+        if count >= TRIED_COUNT_MIN:
+            return None
         for row in self.neighbours:
             if row in self.parents:
                 continue

@@ -21,6 +21,7 @@ from mesh.sim.world import World
 
 Figures = dict[str, object]
 DIGITS: Final = 4
+DAY_S: Final = 86_400
 
 
 def percentile(values: Collection[float], share: float) -> float | None:

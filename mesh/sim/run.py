@@ -18,7 +18,7 @@ from mesh.sim.garbage import few_collections
 from mesh.sim.isolations import IsolationCases
 from mesh.sim.radio import read_radio
 from mesh.sim.repairs import RepairWatch
-from mesh.sim.results import Figures, figures
+from mesh.sim.results import DAY_S, Figures, figures
 from mesh.sim.returns import ReturnWatch
 from mesh.sim.router import Router
 from mesh.sim.scenario import Scenario
@@ -42,6 +42,7 @@ class Run:
     isolations: IsolationCases | None
     failures: Failures
     figures: Figures
+    control_frames_node_day: float | None
 
 
 class Simulation:
@@ -71,6 +72,7 @@ class Simulation:
         self.end = scenario.hours * 3600
         self._forming = min(scenario.forming_s, self.end)
         self._airtime = Airtime([], [])
+        self._control_frames = 0
         world.clock.at(self._forming, self._begin)
         self.failures = plan(world, until=self.end)
         world.start()
@@ -79,6 +81,7 @@ class Simulation:
         world, scenario = self.world, self.world.scenario
         before = world.stations.airtime
         self._airtime = Airtime(list(before.control), list(before.data))
+        self._control_frames = world.stations.counters.control
         world.traffic.start(until=max(self._forming, self.end - scenario.draining_s))
         if self.isolations is not None:
             self.isolations.start(until=self.end - scenario.draining_s)
@@ -88,6 +91,15 @@ class Simulation:
         """Whether nothing is left of the scenario, by its hours or because all was isolated."""
         is_isolated = self.isolations is not None and self.isolations.is_done
         return self.world.clock.now >= self.end or is_isolated
+
+    @property
+    def control_frames_node_day(self) -> float | None:
+        """Frames of control that a node sends in a day, of others too; None while all forms."""
+        measured_s = self.world.clock.now - self._forming
+        if not self._airtime.control or measured_s <= 0:
+            return None
+        sent = self.world.stations.counters.control - self._control_frames
+        return sent / self.world.count * DAY_S / measured_s
 
     def figures(self, *, wall_s: float, cpu_s: float) -> Figures:
         """What it came to by now; the seconds that it took are the caller's to know."""
@@ -122,4 +134,11 @@ def simulate(
         if running.is_over:
             break
     found = running.figures(wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu)
-    return Run(running.world, running.repairs, running.isolations, running.failures, found)
+    return Run(
+        running.world,
+        running.repairs,
+        running.isolations,
+        running.failures,
+        found,
+        running.control_frames_node_day,
+    )

@@ -49,6 +49,8 @@ class StationCounters:
     broadcasts: int = 0
     unicasts: int = 0
     acknowledgements: int = 0
+    control: int = 0
+    """Of these three, what `Airtime.control` holds the seconds of."""
     damaged: int = 0
     doubled: int = 0
 
@@ -231,6 +233,7 @@ class Stations:
             if frame.wants_ack:
                 self._owes_control[self.numbers[destination]] = is_control
         held = self.airtime.control if is_control else self.airtime.data
+        self.counters.control += is_control
         held[number] += self._airtime_of(len(octets))
         to = BROADCAST if destination is None else self.numbers[destination]
         for watcher in self.watchers:

@@ -19,7 +19,7 @@ from amistack.errors import LocalProtocolError, MeshError, TableFull
 from amistack.framing import Priority
 from mesh.fragments import FragmentSettings
 from mesh.packet import BROADCAST, ROOT, PacketKind
-from mesh.reporting import report_of
+from mesh.reporting import is_as_told, report_of
 from mesh.reports import HOPS_UNKNOWN, Reason, ReportSchedule, TopologyReport
 from mesh.routing import events as routing
 from mesh.routing.core import EVENT_COUNT_MAX
@@ -344,12 +344,16 @@ class Station:
 
     def _look(self, now: float) -> None:
         """Whether the next report would say something that the last one did not."""
-        if self._schedule.has_told:
+        told = self._schedule.told
+        if told is not None and not is_as_told(self.node, told):
             report = self._report_of(Reason.LINK_CHANGED, now)
             self._schedule.compare(report, now=now, path_etx=self.node.dodag.path_etx)
 
     def _send_report(self, reason: Reason, now: float) -> None:
         report = self._report_of(reason, now)
+        if not self._schedule.is_news(report):
+            self._schedule.left_out()
+            return
         if self._is_root:
             self._events.append(ReportMade(report.encode()))
         else:

@@ -12,8 +12,8 @@ import pytest
 
 from amistack.identifiers import Eui64
 from mesh.packet import NO_ADDRESS, PacketKind
-from mesh.reporting import report_of
-from mesh.reports import HOPS_UNKNOWN, INFINITE_RANK, Reason, TopologyReport
+from mesh.reporting import is_as_told, report_of
+from mesh.reports import HOPS_UNKNOWN, INFINITE_RANK, Reason, TopologyReport, difference
 from mesh.routing.events import RouteChanged
 from mesh.topology.dcc import Dcc
 from mesh.topology.facts import AreaId, Backhaul, Role
@@ -120,7 +120,7 @@ def test_neighbour_without_an_address_is_left_out() -> None:
     world.start()
     world.run(60.0, until=lambda: not world.orphans())
     node = world.nodes[2]
-    stranger = node.dodag.neighbours.take_in(eui(99), NO_ADDRESS, 1024, (), now=world.now)
+    stranger = node.dodag.neighbours.take_in(eui(99), NO_ADDRESS, 1024, tuple, now=world.now)
     assert stranger is not None
     stranger.metric.note_attempts(1, is_acknowledged=True, now=world.now)
     report = report_of(node, Reason.PERIODIC, sequence=1, now=world.now)
@@ -140,3 +140,30 @@ def test_hops_that_a_node_of_its_rank_cannot_have_are_not_told() -> None:
     assert possible >= 3
     assert hops_told(possible) == possible
     assert hops_told(possible + 1) == HOPS_UNKNOWN
+
+
+def test_what_is_as_told_needs_no_new_report() -> None:
+    """The quick look never says so where the reports differ; and mostly where they do not."""
+    world = formed(4)
+    told = {
+        short: report_of(node, Reason.PERIODIC, sequence=0, now=world.now)
+        for short, node in world.nodes.items()
+    }
+    same = differ = missed = 0
+    for step in range(200):
+        if step == 100:
+            world.kill(2)
+        world.run(20.0)
+        for short, node in world.nodes.items():
+            new = report_of(node, Reason.PERIODIC, sequence=0, now=world.now)
+            is_news = difference(told[short], new) is not None
+            if is_as_told(node, told[short]):
+                assert not is_news
+                same += 1
+            else:
+                differ += is_news
+                missed += not is_news
+            if is_news and step % 10 == 0:
+                told[short] = new
+    assert min(same, differ) > 100
+    assert missed < same / 2

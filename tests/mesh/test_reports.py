@@ -206,6 +206,9 @@ def test_change_of_the_preferred_parent_is_told_and_noise_is_not() -> None:
     lost = dataclasses.replace(first, etx_from=0)
     assert difference(told, attached(parents=(lost, second))) is Reason.LINK_CHANGED
     assert difference(told, attached(neighbours=(LinkReport(8, 200),))) is None
+    listed = attached(neighbours=(LinkReport(8, 200),))
+    assert difference(listed, attached(parents=(first, LinkReport(8, 200)))) is None
+    assert difference(told, attached(parents=(first, LinkReport(8, 200)))) is Reason.LINK_CHANGED
 
 
 def schedule(seed: int = 1) -> ReportSchedule:
@@ -291,6 +294,24 @@ def test_swinging_link_is_told_ever_more_rarely() -> None:
     gaps = [after - before for before, after in itertools.pairwise(sent)]
     expected = [600.0, 1200.0, 2400.0] + [CHANGE_SPACING_MAX_S] * 3
     assert all(least <= gap <= least + 40 for least, gap in zip(expected, gaps, strict=True))
+
+
+@pytest.mark.parametrize("reason", [Reason.LINK_CHANGED, Reason.PARENT_CHANGED])
+def test_what_is_as_it_was_again_is_not_told(reason: Reason) -> None:
+    plan = schedule()
+    plan.ask(Reason.ASKED, now=0.0)
+    plan.sent(attached(), now=0.0)
+    period_ends_at = plan.next_timer()
+    first, second = attached().parents
+    plan.compare(attached(parents=(LinkReport(5, 900), second)), now=50.0)
+    plan.ask(reason, now=60.0)
+    assert plan.next_timer() == CHANGE_SPACING_S
+    assert plan.is_news(attached(parents=(LinkReport(5, 900), second), reason=reason))
+    assert not plan.is_news(attached(parents=(first, second), reason=reason))
+    assert plan.is_news(attached(parents=(first, second), reason=Reason.PERIODIC))
+    plan.left_out()
+    assert plan.next_timer() == period_ends_at
+    assert plan.reason_due(now=period_ends_at or 0.0) is Reason.PERIODIC
 
 
 def test_a_new_parent_waits_for_no_swinging_link_and_a_period_begins_anew() -> None:

@@ -7,10 +7,12 @@ tells each child first.
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
 
+from amistack.identifiers import Eui64
 from mesh.routing.dodag import CHILD_TIME, UPKEEP_INTERVAL, Act, Dodag, State
 from mesh.routing.messages import INFINITE_RANK, Dio, Dis, sequence_after
 from mesh.routing.metric import SAMPLES_MEASURED
@@ -201,6 +203,31 @@ def test_when_nobody_acknowledges_the_parent_stays_and_is_tried_again(place: Pla
     place.wait(30.0)
     assert place.parent() == P
     assert place.dodag.counters["detached"] == 1  # When it started.
+
+
+def test_each_parent_is_tried_when_it_is_time_and_one_that_failed_soon_again() -> None:
+    place = joined()
+    place.hear(X, NEAR - 1)
+    place.wait(2 * UPKEEP_INTERVAL)
+    place.answer(X, Act.PROBE)
+    assert X in {row.eui for row in place.dodag.parents}
+    tried: dict[Eui64, list[float]] = {P: [place.now], X: [place.now]}
+    place.answer(P, Act.PROBE)
+    place.asked()
+    while place.now < 4 * 3600.0:
+        place.now = max(place.now, place.dodag.deadline)
+        place.dodag.handle_timer(now=place.now)
+        place.hear(P, NEAR)
+        place.hear(X, NEAR - 1)
+        for act, who in place.asked():
+            if act is Act.PROBE and who in tried:
+                tried[who].append(place.now)
+                place.answer(who, act, is_acknowledged=who is P or len(tried[who]) != 3)
+    interval = PROFILE.parents.probe_interval
+    gaps = {who: [b - a for a, b in itertools.pairwise(times)] for who, times in tried.items()}
+    assert all(interval <= gap <= interval + 2.0 for gap in gaps[P])
+    assert gaps[X].pop(2) <= UPKEEP_INTERVAL + 2.0
+    assert all(interval <= gap <= interval + 2.0 for gap in gaps[X])
 
 
 def test_who_is_denied_again_and_again_is_denied_longer(place: Place) -> None:

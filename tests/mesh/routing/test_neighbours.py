@@ -28,22 +28,22 @@ heard = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 60)), max_size=60)
 def test_a_silent_one_goes_when_it_is_too_old_and_not_before() -> None:
     table = NeighbourTable(8)
     for short, at in ((1, 0.0), (2, 50.0)):
-        table.take_in(eui(short), short, 512, (), now=at)
+        table.take_in(eui(short), short, 512, tuple, now=at)
     for now in (0.0, 60.0, AGE_MAX):
         assert table.forget_silent(AGE_MAX, (), now=now) == []
     assert [row.short for row in table.forget_silent(AGE_MAX, (), now=AGE_MAX + 0.001)] == [1]
     assert table.forget_silent(AGE_MAX, (), now=150.0) == []
     assert [row.short for row in table.forget_silent(AGE_MAX, (), now=150.001)] == [2]
     # Whoever comes then has an age of its own.
-    table.take_in(eui(3), 3, 512, (), now=160.0)
+    table.take_in(eui(3), 3, 512, tuple, now=160.0)
     assert table.forget_silent(AGE_MAX, (), now=160.0 + AGE_MAX) == []
     assert [row.short for row in table.forget_silent(AGE_MAX, (), now=260.001)] == [3]
 
 
 def test_one_that_must_stay_is_looked_for_again() -> None:
     table = NeighbourTable(8)
-    kept = table.take_in(eui(1), 1, 512, (), now=0.0)
-    child = table.take_in(eui(2), 2, 512, (), now=0.0)
+    kept = table.take_in(eui(1), 1, 512, tuple, now=0.0)
+    child = table.take_in(eui(2), 2, 512, tuple, now=0.0)
     assert kept is not None
     assert child is not None
     child.child_until = 200.0
@@ -62,7 +62,7 @@ def test_looking_often_forgets_the_same_as_looking_at_each(steps: list[tuple[int
         assert gone == {each for each, at in ages.items() if now - at > AGE_MAX}
         for each in gone:
             del ages[each]
-        table.take_in(eui(short), short, 512, (), now=now)
+        table.take_in(eui(short), short, 512, tuple, now=now)
         ages[short] = now
 
 
@@ -71,7 +71,7 @@ def test_a_parent_may_cost_as_much_as_the_bounds_say_and_no_more(over: int) -> N
     """MaxRankIncrease over the lowest rank that there was, and MAX_PATH_COST."""
     place = Place(PROFILE, dodag_id=DODAG_ID, root_version=None, dtsn=0)
     place.version = 240
-    row = place.neighbours.take_in(eui(1), 1, UNIT, (), now=0.0)
+    row = place.neighbours.take_in(eui(1), 1, UNIT, tuple, now=0.0)
     assert row is not None
     row.version, row.metric.etx = 240, 1.0
     for lowest, bound in (
@@ -96,7 +96,7 @@ def test_what_a_parent_would_cost_is_its_path_rank_or_without_end(
 ) -> None:
     place = Place(PROFILE, dodag_id=DODAG_ID, root_version=None, dtsn=0)
     place.version, place.lowest = 240, lowest
-    row = place.neighbours.take_in(eui(1), 1, rank, (), now=0.0)
+    row = place.neighbours.take_in(eui(1), 1, rank, tuple, now=0.0)
     assert row is not None
     row.rank, row.version = rank, 240 if is_of_version else 239
     row.metric.etx, row.denied_until = etx, 10.0 if is_denied else 5.0

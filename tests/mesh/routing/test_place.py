@@ -34,7 +34,7 @@ def place_at(rank: int) -> Place:
 
 
 def put(place: Place, short: int, rank: int, etx: float = 1.0) -> Neighbour:
-    row = place.neighbours.take_in(eui(short), short, rank, (), now=0.0)
+    row = place.neighbours.take_in(eui(short), short, rank, tuple, now=0.0)
     assert row is not None
     row.rank, row.version = rank, 240
     row.metric.etx, row.metric.samples = etx, SAMPLES_MEASURED

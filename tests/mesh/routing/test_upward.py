@@ -2,7 +2,7 @@
 
 The contract under test: a control packet is tried with two neighbours and then given up, one of the
 meters' own with every parent there is; a parent is told that acknowledges, and at once where the
-root has no other way.
+root has no other way; one alternate for another that is as good is no news.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 
 from amistack.framing import Priority
 from mesh.packet import Packet, PacketKind, RplMark, ShortAddress
-from mesh.routing.core import Core
+from mesh.routing.core import MUCH_WORSE_ETX, Core
 from mesh.routing.downward import Downward
 from mesh.routing.jobs import Job, Way
 from mesh.routing.node import MeshNode
@@ -147,3 +147,48 @@ def test_the_root_must_know_at_once_only_if_the_way_that_it_knows_leads_nowhere(
     # At first that is DAO_DELAY; those when it started made it longer.
     assert (wait <= 8 * world.profile.routes.dao_delay) is is_urgent
     assert is_urgent or LATER_DELAY / 2 <= wait <= LATER_DELAY
+
+
+@pytest.mark.parametrize(
+    ("what", "is_told"),
+    [
+        ("another alternate", False),
+        ("another alternate, and the root asks", True),
+        ("another alternate, and nothing is due", True),
+        ("one more than was told", True),
+        ("another is preferred", True),
+        ("one that was told does not acknowledge", True),
+        ("one that was told is forgotten", True),
+        ("one that was told is much worse", True),
+    ],
+)
+def test_other_alternates_as_good_as_those_told_wait_until_all_is_told_again(
+    lowest: Lowest, what: str, *, is_told: bool
+) -> None:
+    node, world = lowest.node, lowest.world
+    world.run(600.0, until=lambda: node.dao.is_acknowledged)
+    first, second, third = node.dodag.parents
+    for row in (second, third):
+        row.metric.note_attempts(1, is_acknowledged=True, now=world.now)
+    node.dao.deadline = due = world.now + 3600.0
+    # The set is the first and the second now, and was the first and the third.
+    node.dodag.place.parents = (first, second)
+    node.dao.told = (first.short, third.short)
+    match what:
+        case "another alternate, and nothing is due":
+            # What was due came when it had no parent: nobody would ever tell.
+            node.dao.stop()
+        case "one more than was told":
+            node.dodag.place.parents = (first, second, third)
+        case "another is preferred":
+            node.dodag.place.parents = (second, first)
+        case "one that was told does not acknowledge":
+            third.metric.note_attempts(5, is_acknowledged=False, now=world.now)
+        case "one that was told is forgotten":
+            node.dodag.neighbours.forget(third)
+        case "one that was told is much worse":
+            third.metric.etx = max(first.metric.etx, second.metric.etx) + MUCH_WORSE_ETX + 0.1
+        case _:
+            third.metric.etx = max(first.metric.etx, second.metric.etx) + MUCH_WORSE_ETX - 0.1
+    lowest.core.tell_root(world.now, is_asked="asks" in what)
+    assert (node.dao.deadline < due) is is_told

@@ -172,7 +172,7 @@ def test_answer_finds_its_way_back_where_the_relay_was_not_known_by_its_address(
     probes = Probes(world)
     relay = world.stations.addresses[2]
     neighbours = node(world, 3).dodag.neighbours
-    neighbours.take_in(relay, 77, 1024, (), now=world.clock.now)
+    neighbours.take_in(relay, 77, 1024, tuple, now=world.clock.now)
     assert neighbours.by_short(short_address(2)) is None
     path = way_over(world, [0, 1, 2, 3])
     assert ask(world, probes, path) == [Answered()]

@@ -215,8 +215,12 @@ def test_channel_is_accounted_to_what_it_was_held_for() -> None:
     assert beacons in (9, 10)
     assert air.stations.airtime.control[0] == pytest.approx(beacons * SILENT.airtime(100))
     assert air.stations.airtime.data[0] == 0
+    counters = air.stations.counters
+    assert counters.control == sum(node.sent for node in air.nodes)
+    before = counters.control
     air.send(0, 1, 300)
     air.run(0.2)
+    assert before <= counters.control < counters.broadcasts + counters.unicasts
     assert air.stations.airtime.data[0] == pytest.approx(SILENT.airtime(300))
 
 

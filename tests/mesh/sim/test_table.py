@@ -60,6 +60,19 @@ def test_stretch_is_held_against_its_goal(run: Run, stretch: float, is_met: bool
     assert with_figures(run, stretch_p90=stretch)["stretch of paths, p90"].is_met is is_met
 
 
+@pytest.mark.parametrize(("frames", "is_met"), [(1000.0, True), (1000.1, False)])
+def test_control_frames_are_held_against_their_goal_after_a_day(
+    run: Run, monkeypatch: pytest.MonkeyPatch, *, frames: float, is_met: bool
+) -> None:
+    def row() -> Row:
+        counted = dataclasses.replace(run, control_frames_node_day=frames)
+        return {each.name: each for each in rows(counted)}["control frames a node and day"]
+
+    assert row().is_met is None
+    monkeypatch.setattr(run.world.clock, "now", 86_400.0)
+    assert row().is_met is is_met
+
+
 @pytest.mark.parametrize(
     ("isolation", "is_right", "is_safe"),
     [
