@@ -66,7 +66,7 @@ class Explorer:
             if row is parent or row.rank >= lowest or row.rank >= best_rank:
                 continue
             metric = row.metric
-            hoped = row.rank + int(unit * metric.hoped)
+            hoped = row.rank + int(unit * metric.hoped(now=now))
             if (
                 hoped < best_rank
                 and metric.is_doubtful(now=now)

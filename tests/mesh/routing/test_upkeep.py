@@ -1,0 +1,59 @@
+"""Which links a node tries of those that it does not use, and for how long it hopes.
+
+The contract under test: a link that began badly is tried until it is known what it is worth; then,
+if it is worth nothing, now and then at most.
+"""
+
+from __future__ import annotations
+
+from mesh.routing.dodag import Act
+from mesh.routing.metric import FRAMES_CERTAIN, PRIOR_FRAMES
+from tests.mesh.routing.one_node import NEAR, PROFILE, UNIT, P, Place, X, joined
+
+HOUR = 3600.0
+
+
+def unlucky() -> Place:
+    """A node whose parent is P; over X, nearer to the root, all first frames needed five tries."""
+    place = joined()
+    for _ in range(FRAMES_CERTAIN):
+        place.answer(P, Act.PROBE)
+    place.hear(P, NEAR + 2 * UNIT)
+    place.hear(X, NEAR)
+    for _ in range(PRIOR_FRAMES):
+        place.dodag.note_attempts(X, 5, Act.PROBE, is_acknowledged=True, now=place.now)
+    assert place.parent() == P
+    place.asked()
+    return place
+
+
+def live(place: Place, attempts: int, seconds: float) -> int:
+    """Let it try X for so long, of which each frame needs so many; how often it did."""
+    end, count = place.now + seconds, 0
+    while place.now < end and place.parent() == P:
+        place.wait(10.0)
+        place.hear(P, NEAR + 2 * UNIT)
+        place.hear(X, NEAR)
+        for act, who in place.asked():
+            if who == X:
+                count += act is Act.PROBE
+                place.dodag.note_attempts(X, attempts, act, is_acknowledged=True, now=place.now)
+            elif who == P:
+                place.answer(P, act)
+    return count
+
+
+def test_a_link_that_began_badly_is_found_to_be_good() -> None:
+    place = unlucky()
+    live(place, 1, 2 * HOUR)
+    assert place.parent() == X
+
+
+def test_a_link_that_is_bad_is_tried_until_that_is_certain_and_then_rarely() -> None:
+    place = unlucky()
+    # It would be the better one up to an ETX of 2.7: of one at 4 no more is hoped after a while.
+    assert live(place, 4, 4 * HOUR) <= FRAMES_CERTAIN
+    assert place.parent() == P
+    often = live(place, 4, 8 * HOUR)
+    # As what it is, a further parent: that is tried within half an hour.
+    assert 8 * HOUR / 1800.0 <= often <= 8 * HOUR / PROFILE.parents.probe_interval + 1
