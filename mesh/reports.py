@@ -50,8 +50,9 @@ CHANGE_DELAY_S: Final = 30.0
 CHANGE_SPACING_S: Final = 300.0
 """Reports about changes keep this distance, however much a link swings."""
 CHANGE_SPACING_MAX_S: Final = 4800.0
-"""They come ever more rarely, up to this, until the next periodic one: in a network that has just
-formed every figure is still on its way, and of parents its DAOs tell sooner."""
+"""They come ever more rarely, up to this, and after a periodic one, which says that nothing changed
+for long, half as rarely: in a network that has just formed every figure is still on its way, and of
+parents its DAOs tell sooner."""
 BOOT_SPREAD_S: Final = 900.0
 """An area gets its power back at one instant; its reports come spread over this, from when its
 root knows a node. Those of a thousand meters in one minute were more than the air holds."""
@@ -328,7 +329,8 @@ class ReportSchedule:
         self._sequence = (report.sequence + 1) & 0xFFFF
         self._told, self._told_at = report, now
         if report.reason is Reason.PERIODIC:
-            self._spacings = dict.fromkeys(Reason, CHANGE_SPACING_S)
+            for reason, spacing in self._spacings.items():
+                self._spacings[reason] = max(spacing / 2, CHANGE_SPACING_S)
         else:
             spacing = 2 * self._spacings[report.reason]
             self._spacings[report.reason] = min(spacing, CHANGE_SPACING_MAX_S)

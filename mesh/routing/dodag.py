@@ -50,7 +50,7 @@ UPKEEP_INTERVAL: Final = 60.0
 """Seconds between looks at ages, probes and hysteresis by time, while there is something to see."""
 QUIET_INTERVAL: Final = 600.0
 """Seconds at most from a look that found nothing to the next; sooner if a link is to be tried."""
-PROBED_INTERVAL: Final = 240.0
+PROBED_INTERVAL: Final = 120.0
 """The same after a link was tried because it was time; with the interval of probes half an hour."""
 _EUI_OF: Final = operator.attrgetter("eui")
 

@@ -56,11 +56,10 @@ ETX_GUESSED_MAX: Final = 4.0
 ETX_HOPED: Final = 1.1
 """The best that is hoped for of a link that nobody has measured."""
 HOPE: Final = 0.4
-"""By how much a figure of very few frames may be too bad, or one of another hour."""
+"""By how much a figure of few frames may be too bad."""
 HOPE_OF_ONE: Final = 1.5
-"""By how much one of a single frame may be: of more frames less, by the square root of how many. A
-link that began badly would not be used, and so never be found to be better."""
-FRAMES_CERTAIN: Final = 32
+"""By how much one of a single frame may be: of more frames less, by the square root of how many."""
+FRAMES_CERTAIN: Final = 16
 """Frames after which a figure is what it is."""
 STALE_TIME: Final = 1800.0
 """Seconds after which a figure may have been that of a worse hour."""
@@ -136,13 +135,19 @@ class LinkMetric:
     def is_doubtful(self, *, now: float) -> bool:
         """Whether the figure rests on too little or an old time, or the last frame failed."""
         is_stale = now - self.tried_at >= STALE_TIME
-        return self.frames < FRAMES_CERTAIN or self.failures_in_a_row > 0 or is_stale
+        return not self.is_measured or self.failures_in_a_row > 0 or is_stale
 
-    def hoped(self, *, now: float) -> float:
-        """What a doubtful link might be: of one that was tried often not much more than it is."""
-        if self.frames < PRIOR_FRAMES or now - self.tried_at >= STALE_TIME:
-            return max(min(self.etx - HOPE, self.guessed), ETX_HOPED)
-        return max(self.etx - HOPE_OF_ONE / math.sqrt(self.frames), ETX_HOPED)
+    @property
+    def hoped(self) -> float:
+        """What a doubtful link might be."""
+        return max(min(self.etx - HOPE, self.guessed), ETX_HOPED)
+
+    @property
+    def least(self) -> float:
+        """What a link might be that was measured: the more often, the less is hoped of it."""
+        if self.frames >= FRAMES_CERTAIN:
+            return self.etx
+        return max(self.etx - HOPE_OF_ONE / math.sqrt(max(self.frames, 1)), ETX_HOPED)
 
     def note_attempts(self, attempts: int, *, is_acknowledged: bool, now: float) -> None:
         """One frame for the neighbour is done with, after `attempts` transmissions."""

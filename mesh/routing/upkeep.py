@@ -43,18 +43,23 @@ class Explorer:
             self._wait(now, 0.5, 1.0)
 
     def handle_timer(self, *, now: float) -> None:
-        """Try the link that would make the best parent if it were as good as it might be."""
-        best = self._most_hoped_for(now)
+        """Try the link that would make the best parent if it were as good as it might be.
+
+        First those of which next to nothing is known. Then, where nothing else is to be done, those
+        that began badly: they would not be used, and so never be found to be better.
+        """
+        best = self._best(now, is_known=False)
+        longest = EXPLORE_INTERVAL_MAX if best is None else EXPLORE_INTERVAL_HOPE
+        best = best or self._best(now, is_known=True)
         if best is not None:
             self._place.ask(Act.PROBE, best.eui)
-        longest = EXPLORE_INTERVAL_MAX if best is None else EXPLORE_INTERVAL_HOPE
         self._interval = min(EXPLORE_GROWTH * self._interval, longest)
         self._wait(now, 0.75, 0.5)
 
     def _wait(self, now: float, least: float, spread: float) -> None:
         self.deadline = now + self._interval * (least + spread * self._chance.random())
 
-    def _most_hoped_for(self, now: float) -> Neighbour | None:
+    def _best(self, now: float, *, is_known: bool) -> Neighbour | None:
         place = self._place
         parent = place.preferred
         if place.state is not State.JOINED or parent is None:
@@ -66,10 +71,10 @@ class Explorer:
             if row is parent or row.rank >= lowest or row.rank >= best_rank:
                 continue
             metric = row.metric
-            hoped = row.rank + int(unit * metric.hoped(now=now))
+            hoped = row.rank + int(unit * (metric.least if is_known else metric.hoped))
             if (
                 hoped < best_rank
-                and metric.is_doubtful(now=now)
+                and (is_known or metric.is_doubtful(now=now))
                 and not metric.is_at_rest(now=now)
                 and place.is_usable(row, now)
             ):

@@ -314,7 +314,7 @@ def test_what_is_as_it_was_again_is_not_told(reason: Reason) -> None:
     assert plan.reason_due(now=period_ends_at or 0.0) is Reason.PERIODIC
 
 
-def test_a_new_parent_waits_for_no_swinging_link_and_a_period_begins_anew() -> None:
+def test_a_new_parent_waits_for_no_swinging_link_and_a_quiet_period_halves_the_wait() -> None:
     plan = schedule()
     plan.ask(Reason.ASKED, now=0.0)
     for now in (0.0, 300.0, 900.0, 2100.0):
@@ -325,8 +325,14 @@ def test_a_new_parent_waits_for_no_swinging_link_and_a_period_begins_anew() -> N
     assert plan.reason_due(now=2100.0 + CHANGE_SPACING_S) is Reason.PARENT_CHANGED
     plan.sent(dataclasses.replace(attached(), reason=Reason.PERIODIC), now=50_000.0)
     plan.ask(Reason.LINK_CHANGED, now=50_001.0)
-    assert plan.reason_due(now=50_000.0 + CHANGE_SPACING_S - 1.0) is None
-    assert plan.reason_due(now=50_000.0 + CHANGE_SPACING_S) is Reason.LINK_CHANGED
+    assert plan.reason_due(now=50_000.0 + CHANGE_SPACING_MAX_S / 2 - 1.0) is None
+    assert plan.reason_due(now=50_000.0 + CHANGE_SPACING_MAX_S / 2) is Reason.LINK_CHANGED
+    for period in range(2, 8):
+        quiet = dataclasses.replace(attached(), reason=Reason.PERIODIC)
+        plan.sent(quiet, now=50_000.0 * period)
+    plan.ask(Reason.LINK_CHANGED, now=350_001.0)
+    assert plan.reason_due(now=350_000.0 + CHANGE_SPACING_S - 1.0) is None
+    assert plan.reason_due(now=350_000.0 + CHANGE_SPACING_S) is Reason.LINK_CHANGED
 
 
 def test_change_waits_for_what_comes_with_it_and_the_graver_reason_is_told() -> None:

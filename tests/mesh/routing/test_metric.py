@@ -20,9 +20,9 @@ from mesh.routing.metric import (
     HOPE_OF_ONE,
     OUT_DOUBLINGS_MAX,
     OUT_TIME,
-    PRIOR_FRAMES,
     REST_DOUBLINGS_MAX,
     REST_TIME,
+    SAMPLES_MEASURED,
     STALE_TIME,
     LinkMetric,
     hoped_at,
@@ -115,32 +115,28 @@ def test_a_stronger_neighbour_is_never_guessed_worse(margin: float, better: floa
 def test_an_old_figure_is_in_doubt_and_hope_never_exceeds_what_is_heard() -> None:
     metric = LinkMetric(now=0.0)
     metric.guess(6.0)
-    for _ in range(FRAMES_CERTAIN):
+    for _ in range(SAMPLES_MEASURED):
         metric.note_attempts(4, is_acknowledged=True, now=1.0)
     assert not metric.is_doubtful(now=STALE_TIME)
     assert metric.is_doubtful(now=STALE_TIME + 1.0)
-    assert ETX_HOPED <= metric.hoped(now=STALE_TIME + 1.0) <= metric.guessed < metric.etx
+    assert ETX_HOPED <= metric.hoped <= metric.guessed < metric.etx
 
 
 def test_the_more_often_a_link_was_tried_the_less_is_hoped_of_it() -> None:
     metric = LinkMetric(now=0.0)
     metric.guess(6.0)
     hopes = []
-    for count in range(1, FRAMES_CERTAIN + 1):
-        assert metric.is_doubtful(now=1.0)
-        metric.note_attempts(4, is_acknowledged=True, now=1.0)
-        hopes.append(metric.etx - metric.hoped(now=1.0))
-        if count < PRIOR_FRAMES:
-            assert metric.hoped(now=1.0) <= metric.guessed
-    assert not metric.is_doubtful(now=1.0)
-    fewer = hopes[PRIOR_FRAMES - 1 :]
-    assert all(later < before for before, later in itertools.pairwise(fewer))
-    assert fewer[0] == pytest.approx(HOPE_OF_ONE / 2)
-    assert fewer[-1] == pytest.approx(HOPE_OF_ONE / math.sqrt(FRAMES_CERTAIN))
+    for _ in range(FRAMES_CERTAIN):
+        metric.note_attempts(6, is_acknowledged=True, now=1.0)
+        hopes.append(metric.etx - metric.least)
+    assert hopes[8] == pytest.approx(HOPE_OF_ONE / 3)
+    assert hopes[-2] == pytest.approx(HOPE_OF_ONE / math.sqrt(FRAMES_CERTAIN - 1))
+    assert hopes[-1] == 0.0
+    assert all(later < before for before, later in itertools.pairwise(hopes[3:]))
     good = LinkMetric(now=0.0)
-    for _ in range(PRIOR_FRAMES):
+    for _ in range(SAMPLES_MEASURED):
         good.note_attempts(1, is_acknowledged=True, now=1.0)
-    assert good.hoped(now=1.0) == ETX_HOPED
+    assert good.least == ETX_HOPED
 
 
 def test_failures_in_a_row_remember_when_they_began() -> None:

@@ -1,14 +1,15 @@
 """Which links a node tries of those that it does not use, and for how long it hopes.
 
-The contract under test: a link that began badly is tried until it is known what it is worth; then,
-if it is worth nothing, now and then at most.
+The contract under test: those of which next to nothing is known come first; a link that began badly
+is tried until it is known what it is worth; then, if it is worth nothing, now and then at most.
 """
 
 from __future__ import annotations
 
+from amistack.identifiers import Eui64
 from mesh.routing.dodag import Act
 from mesh.routing.metric import FRAMES_CERTAIN, PRIOR_FRAMES
-from tests.mesh.routing.one_node import NEAR, PROFILE, UNIT, P, Place, X, joined
+from tests.mesh.routing.one_node import NEAR, PROFILE, UNIT, P, Place, X, Y, joined
 
 HOUR = 3600.0
 
@@ -45,7 +46,7 @@ def live(place: Place, attempts: int, seconds: float) -> int:
 
 def test_a_link_that_began_badly_is_found_to_be_good() -> None:
     place = unlucky()
-    live(place, 1, 2 * HOUR)
+    assert live(place, 1, 4 * HOUR) <= FRAMES_CERTAIN
     assert place.parent() == X
 
 
@@ -57,3 +58,26 @@ def test_a_link_that_is_bad_is_tried_until_that_is_certain_and_then_rarely() -> 
     often = live(place, 4, 8 * HOUR)
     # As what it is, a further parent: that is tried within half an hour.
     assert 8 * HOUR / 1800.0 <= often <= 8 * HOUR / PROFILE.parents.probe_interval + 1
+
+
+def test_who_is_not_known_comes_before_who_began_badly() -> None:
+    place = unlucky()
+    place.hear(Y, NEAR + UNIT // 2)
+    place.dodag.place.pending = None
+    tried = [who for act, who in waited(place, HOUR) if act is Act.PROBE and who in (X, Y)]
+    assert tried[0] == Y
+    assert X in tried
+
+
+def waited(place: Place, seconds: float) -> list[tuple[Act, Eui64 | None]]:
+    """What it asks for meanwhile; every frame needs five tries, but for those to its parent."""
+    asked: list[tuple[Act, Eui64 | None]] = []
+    end = place.now + seconds
+    while place.now < end:
+        place.wait(10.0)
+        for act, who in place.asked():
+            asked.append((act, who))
+            if who is not None:
+                attempts = 1 if who == P else 5
+                place.dodag.note_attempts(who, attempts, act, is_acknowledged=True, now=place.now)
+    return asked
