@@ -50,8 +50,6 @@ UPKEEP_INTERVAL: Final = 60.0
 """Seconds between looks at ages, probes and hysteresis by time, while there is something to see."""
 QUIET_INTERVAL: Final = 600.0
 """Seconds at most from a look that found nothing to the next; sooner if a link is to be tried."""
-PROBED_INTERVAL: Final = 120.0
-"""The same after a link was tried because it was time; with the interval of probes half an hour."""
 _EUI_OF: Final = operator.attrgetter("eui")
 
 
@@ -460,8 +458,8 @@ class Dodag:
             self._upkeep_at = min(self._upkeep_at, now + UPKEEP_INTERVAL)
             self._parenting.asked(row, attempts, now, is_acknowledged=is_acknowledged)
         elif not is_acknowledged and row in place.parents:
+            self._upkeep_at = min(self._upkeep_at, now + UPKEEP_INTERVAL)
             if attempts:
-                self._upkeep_at = min(self._upkeep_at, now + UPKEEP_INTERVAL)
                 self._parenting.failed(row, now)
         elif row is place.preferred:
             self._parenting.follow(now)
@@ -567,7 +565,6 @@ class Dodag:
                     is_quiet = False
                     place.ask(Act.PROBE, row.eui)
                 elif metric.is_due(parents.probe_interval, now=now):
-                    wait = min(wait, PROBED_INTERVAL)
                     place.ask(Act.PROBE, row.eui)
                 else:
                     wait = min(wait, metric.tried_at + parents.probe_interval - now)

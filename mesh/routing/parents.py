@@ -396,9 +396,11 @@ class Parenting:
         before, place.parents = place.parents, place.parent_set(now)
         if place.parents == before:
             return
+        interval = place.profile.parents.probe_interval
         for row in place.parents:
-            if row.metric.samples == 0 and now >= self._probe_at and row is not place.preferred:
-                # Nothing is known of this link but that it was heard.
+            is_unsure = row.metric.samples == 0 or row.metric.is_due(interval, now=now)
+            if is_unsure and now >= self._probe_at and row is not place.preferred:
+                # Nothing is known of this link but that it was heard, or that it was one once.
                 self._probe_at = now + PROBE_SPACING * (0.5 + self._chance.random())
                 place.ask(Act.PROBE, row.eui)
         if place.preferred is not None and set(place.parents) != set(before):

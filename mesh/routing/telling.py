@@ -33,7 +33,10 @@ from mesh.routing.trickle import NEVER
 PATH_CONTROLS: Final = (0x80, 0x20, 0x08, 0x02)
 """Preference of the first to the fourth parent: one bit in each of PC1 to PC4 (section 9.9)."""
 PACE_MAX: Final = 3600.0
-"""Seconds at most between DAOs that nobody answers, or that are answered ever later."""
+"""Seconds at most between DAOs that nobody answers, or that are answered ever later, where the path
+has an ETX of PATH_ETX_MAX."""
+PACE_NEAR: Final = 240.0
+"""The same near the root: those who are there are few, and their DAOs cross few links."""
 LATE_FROM: Final = 1.0
 LATE_PER_ETX: Final = 0.15
 """An answer that took longer than either waited in queues: from then on the pace goes with the
@@ -161,6 +164,7 @@ class DaoSender:
         else:
             wait = self._wait_later(now, is_moved=is_moved)
         due = max(now + wait, self._silent_until)
+        self._pace = min(self._pace, self._pace_max)
         if self._pace > self._routes.dao_retry:
             due = max(due, self._sent_at + self._pace * (0.75 + 0.5 * self._chance.random()))
         if self.is_known or self.deadline == NEVER:
@@ -187,6 +191,11 @@ class DaoSender:
     def _width(self) -> float:
         """How many times as many nodes are around our root as in an area of WIDE_ETX."""
         return max(1.0, (self._levels / WIDE_ETX) ** 2)
+
+    @property
+    def _pace_max(self) -> float:
+        """How long nobody may make us wait: with the square of how far away we are."""
+        return max(PACE_NEAR, PACE_MAX * (self._levels / PATH_ETX_MAX) ** 2)
 
     def _some_of(self, delay: float) -> float:
         return delay * (0.5 + 0.5 * self._chance.random())
@@ -252,7 +261,7 @@ class DaoSender:
         self._is_urgent = self._is_changed = False
         self.is_acknowledged = False
         self.deadline = now + self._pace * (0.75 + 0.5 * self._chance.random())
-        self._pace = min(2 * self._pace, PACE_MAX)
+        self._pace = min(2 * self._pace, self._pace_max)
         self._attempt += 1
         if self._attempt >= self._routes.dao_tries:
             # Not the same one for ever: the next is a new one.
@@ -297,7 +306,7 @@ class DaoSender:
         pace = least
         if late > FREE:
             pace = max(self._pace / 4, least * self._width * late**2, least)
-        self._pace = min(pace, PACE_MAX)
+        self._pace = min(pace, self._pace_max)
 
     def _rest(self, configuration: Configuration, now: float) -> None:
         """The root knows what is true: nothing is due until the route's life draws to its end."""

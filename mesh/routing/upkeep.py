@@ -4,7 +4,8 @@ Spec    RFC 8036 section 7.1.3; every link of the parent set by traffic or a pro
 In      `begin` with a new parent, `handle_timer`
 Out     probes in the actions of the place; `deadline`
 Limit   one probe at each look: EXPLORE_INTERVAL_MIN to EXPLORE_INTERVAL_HOPE apart while there is
-        hope, up to EXPLORE_INTERVAL_MAX where there is none
+        one that was hardly tried, up to EXPLORE_INTERVAL_AGAIN while one may have begun badly, and
+        up to EXPLORE_INTERVAL_MAX where nobody may be better
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from mesh.routing.trickle import NEVER
 EXPLORE_INTERVAL_MIN: Final = 20.0
 """Seconds from a new parent to the first look at a neighbour that might be a better one."""
 EXPLORE_INTERVAL_HOPE: Final = 120.0
-EXPLORE_INTERVAL_MAX: Final = 600.0
+EXPLORE_INTERVAL_AGAIN: Final = 600.0
+EXPLORE_INTERVAL_MAX: Final = 1800.0
 EXPLORE_GROWTH: Final = 1.25
 """By how much it grows with each look."""
 
@@ -48,10 +50,14 @@ class Explorer:
         First those of which next to nothing is known. Then, where nothing else is to be done, those
         that began badly: they would not be used, and so never be found to be better.
         """
+        longest = EXPLORE_INTERVAL_HOPE
         best = self._best(now, is_known=False)
-        longest = EXPLORE_INTERVAL_MAX if best is None else EXPLORE_INTERVAL_HOPE
-        best = best or self._best(now, is_known=True)
-        if best is not None:
+        if best is None:
+            longest = EXPLORE_INTERVAL_AGAIN
+            best = self._best(now, is_known=True)
+        if best is None:
+            longest = EXPLORE_INTERVAL_MAX
+        else:
             self._place.ask(Act.PROBE, best.eui)
         self._interval = min(EXPLORE_GROWTH * self._interval, longest)
         self._wait(now, 0.75, 0.5)

@@ -43,7 +43,7 @@ WISH_INTERVAL_S: Final = 10.0
 """Seconds from one report that is asked for to the next."""
 WISH_SPREAD_S: Final = 600.0
 """Reports that everybody is asked for come over so many seconds: data must have room between."""
-LOOK_INTERVAL_S: Final = 600.0
+LOOK_INTERVAL_S: Final = 900.0
 """How often a node looks whether its report would say something new; of another parent it knows."""
 
 

@@ -23,6 +23,7 @@ from mesh.routing.telling import (
     LATER_DELAY,
     LATER_DELAY_MAX,
     PACE_MAX,
+    PACE_NEAR,
     PATH_ETX_MAX,
     QUIET_SHARE,
     URGENT_DELAY_MAX,
@@ -243,14 +244,30 @@ def test_another_preferred_parent_is_told_soon_each_time(count: int) -> None:
         assert answer(sender, tell(sender, now), now + 0.1)
 
 
-def test_no_answer_at_all_is_as_slow_as_can_be_and_never_the_end() -> None:
+@pytest.mark.parametrize(
+    ("path_etx", "pace_max"),
+    [(1.0, PACE_NEAR), (4.0, PACE_NEAR), (8.0, PACE_MAX / 4), (PATH_ETX_MAX, PACE_MAX)],
+)
+def test_no_answer_at_all_is_as_slow_as_can_be_and_never_the_end(
+    path_etx: float, pace_max: float
+) -> None:
     sender = known()
-    sender.change(now=0.0, is_urgent=True)
+    sender.change(now=0.0, is_urgent=True, path_etx=path_etx)
     for _ in range(20):
         now = sender.deadline
         tell(sender, now)
-        assert now < sender.deadline <= now + 1.25 * PACE_MAX
-    assert sender.deadline - now >= 0.75 * PACE_MAX
+        assert now < sender.deadline <= now + 1.25 * pace_max
+    assert sender.deadline - now >= 0.75 * pace_max
+
+
+def test_who_comes_near_does_not_wait_as_one_that_is_far_away() -> None:
+    sender = known()
+    sender.change(now=0.0, is_urgent=True, path_etx=PATH_ETX_MAX)
+    for _ in range(20):
+        now = sender.deadline
+        tell(sender, now)
+    sender.change(now=now + 1.0, is_urgent=False, is_moved=True, path_etx=1.0)
+    assert sender.deadline <= now + 1.0 + 1.25 * PACE_NEAR
 
 
 @pytest.mark.parametrize(
