@@ -28,8 +28,6 @@ _DIO: Final = bytes((Code.DIO,))
 _NO_RANK: Final = INFINITE_RANK.to_bytes(2, "big")
 ASK_COUNT: Final = 4
 """Of those who hear a solicitation of a stranger, about so many ask it for a proof."""
-WEAK_ETX: Final = 2
-"""From so much on, which is the best that may be hoped for of a link, it is a weak one."""
 ASK_INTERVAL: Final = 5.0
 ASK_SPREAD: Final = 2.0
 """Seconds over which those are spread who hear the same message and ask its sender for a proof."""
@@ -215,7 +213,7 @@ class LinkControl:
         """
         core, dodag = self._core, self._core.dodag
         spread = ASK_SPREAD if dodag.is_joined else ASK_SPREAD_DETACHED
-        hoped, tries_max = 0, ASK_TRIES
+        hoped = 0
         if packet.payload[:1] == _DIS:
             # Some of those that can help are enough.
             dice = core.chance.random()
@@ -234,11 +232,6 @@ class LinkControl:
                 return
             if dodag.has_use_for(message.rank, rssi_dbm, now):
                 hoped = dodag.hoped_rank(message.rank, rssi_dbm)
-                # One that is only good to know is not worth a second question, nor is one that may
-                # have been heard by chance: if it is near it is heard again.
-                is_weak = hoped > message.rank + WEAK_ETX * dodag.place.unit
-                if hoped >= dodag.rank or (is_weak and dodag.is_joined):
-                    tries_max = 1
             elif message.version == dodag.version and (
                 dodag.is_grounded or not message.is_grounded
             ):
@@ -247,6 +240,7 @@ class LinkControl:
             heard.source,
             hoped,
             due=now + spread * core.chance.random(),
-            tries_max=tries_max,
+            # One that is only good to know is not worth a second question.
+            tries_max=ASK_TRIES if hoped < dodag.rank else 1,
             is_urgent=not dodag.is_joined,
         )
