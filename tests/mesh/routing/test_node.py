@@ -88,7 +88,7 @@ def test_a_lossy_grid_forms_and_loses_nothing(seed: int) -> None:
     # Up there are all ways to try, down there is one other.
     assert set(payloads(world)) >= expected_up
     lost = expected_down - set(payloads(world))
-    assert len(lost) <= 4
+    assert len(lost) <= 1
     # Whoever asked hears nothing, and asks again.
     for payload in sorted(lost):
         world.send(1, payload, int(payload.removeprefix(b"down")))
