@@ -21,8 +21,11 @@ from mesh.routing.trickle import NEVER
 EXPLORE_INTERVAL_MIN: Final = 20.0
 """Seconds from a new parent to the first look at a neighbour that might be a better one."""
 EXPLORE_INTERVAL_HOPE: Final = 120.0
+"""Seconds at most between looks, while there is one that was hardly tried."""
 EXPLORE_INTERVAL_AGAIN: Final = 600.0
+"""The same while one may only have begun badly. See decision 17."""
 EXPLORE_INTERVAL_MAX: Final = 1800.0
+"""The same where nobody may be better: by then a figure is an old one."""
 EXPLORE_GROWTH: Final = 1.25
 """By how much it grows with each look."""
 

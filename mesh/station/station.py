@@ -44,7 +44,8 @@ WISH_INTERVAL_S: Final = 10.0
 WISH_SPREAD_S: Final = 600.0
 """Reports that everybody is asked for come over so many seconds: data must have room between."""
 LOOK_INTERVAL_S: Final = 900.0
-"""How often a node looks whether its report would say something new; of another parent it knows."""
+"""How often a node looks whether its report would say something new. That its preferred parent is
+another one it is told when that happens."""
 
 
 class Station:
