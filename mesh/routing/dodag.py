@@ -22,6 +22,7 @@ packets, which find what slipped through.
 
 from __future__ import annotations
 
+import math
 import operator
 import random
 from collections import Counter, deque
@@ -43,7 +44,8 @@ from mesh.routing.versions import Versions
 __all__ = ["INSTANCE", "Act", "Dodag", "State"]
 
 CHILD_TIME: Final = 2 * 3600.0
-"""Seconds for which a child counts after its last frame; it must try its parents more often."""
+"""Seconds for which a child counts after the last frame that it sent up through us, or by which it
+said that it is one. It must do so more often, and does by its looks at its parent."""
 CROWD_TIME: Final = 240.0
 """Seconds for which it is remembered that another one looks for a way."""
 UPKEEP_INTERVAL: Final = 60.0
@@ -88,6 +90,8 @@ class Dodag:
         self._parenting = Parenting(place, self._advertiser, chance)
         self._versions = Versions(place, self._advertiser, self._parenting, chance)
         self._upkeep_at = NEVER
+        # When the preferred parent acknowledged a frame last that says that we are its child.
+        self._counted_at = -math.inf
         self._root: int | None = None
         self._has_lived = has_lived
         self._memory_from = NEVER if has_lived else 0.0
@@ -465,6 +469,8 @@ class Dodag:
             self._parenting.follow(now)
         elif act is Act.PROBE and place.pending is None and place.state is State.JOINED:
             self._parenting.choose(now)
+        if is_acknowledged and row is place.preferred and (act is None or act is Act.REGISTER):
+            self._counted_at = now
         self._schedule()
 
     def hear_need(self, now: float) -> None:
@@ -560,14 +566,19 @@ class Dodag:
         if place.state is State.JOINED:
             for row in place.parents:
                 metric = row.metric
+                is_preferred = row is place.preferred
+                due = parents.probe_interval + (
+                    self._counted_at if is_preferred else metric.tried_at
+                )
                 is_doubtful = metric.failures_in_a_row > 0 or not metric.samples
                 if is_doubtful and not metric.is_at_rest(now=now):
                     is_quiet = False
                     place.ask(Act.PROBE, row.eui)
-                elif metric.is_due(parents.probe_interval, now=now):
-                    place.ask(Act.PROBE, row.eui)
+                elif due <= now:
+                    # Our parent shall not forget that it is that, however little we have to say.
+                    place.ask(Act.REGISTER if is_preferred else Act.PROBE, row.eui)
                 else:
-                    wait = min(wait, metric.tried_at + parents.probe_interval - now)
+                    wait = min(wait, due - now)
             spare = place.spare_to_try(now)
             if spare is not None:
                 is_quiet = False

@@ -46,7 +46,7 @@ class Place:
         self.dodag.actions.clear()
         return actions
 
-    def answer(self, who: Eui64, act: Act, *, is_acknowledged: bool = True) -> None:
+    def answer(self, who: Eui64, act: Act | None, *, is_acknowledged: bool = True) -> None:
         self.dodag.note_attempts(
             who,
             1 if is_acknowledged else 5,

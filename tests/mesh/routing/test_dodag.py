@@ -508,6 +508,33 @@ def test_who_comes_up_through_us_is_a_child_only_while_we_may_have_forgotten_one
     assert ((Act.POISON, C) in place.asked()) is is_told
 
 
+def test_a_child_says_that_it_is_one_when_all_else_said_to_its_parent_does_not() -> None:
+    place = joined()
+    row = place.dodag.preferred
+    assert row is not None
+    interval = PROFILE.parents.probe_interval
+    said = []
+    end = place.now + 3 * interval
+    while place.now < end:
+        place.wait(60.0)
+        # An answer to what the parent asked tries the link, and does not say whose child we are.
+        place.answer(P, Act.DIO_TO)
+        if (Act.REGISTER, P) in place.asked():
+            said.append(place.now)
+            place.dodag.place.promise(row)
+            place.answer(P, Act.REGISTER)
+    assert 3 <= len(said) <= 5
+    assert all(after - before <= interval + 60.0 for before, after in itertools.pairwise(said))
+    # What goes up through it says the same.
+    place.wait(interval - 120.0)
+    place.answer(P, None)
+    place.asked()
+    place.wait(interval - 60.0)
+    assert (Act.REGISTER, P) not in place.asked()
+    place.wait(120.0)
+    assert (Act.REGISTER, P) in place.asked()
+
+
 def test_in_its_first_life_a_node_has_the_children_that_asked(place: Place) -> None:
     dodag = Dodag(PROFILE, random.Random(1), has_lived=False)
     place.dodag = dodag

@@ -21,6 +21,7 @@ from tests.mesh.routing.medium import World, eui, short_of
 
 SIZE = 5
 STEPS = 1500
+CHECKS_PER_HOUR = 12
 
 
 def out_of_order(world: World) -> list[tuple[int, int, int, int]]:
@@ -37,6 +38,20 @@ def out_of_order(world: World) -> list[tuple[int, int, int, int]]:
             continue
         if node.dodag.lowest <= other.dodag.lowest:
             found.append((short, other.short, node.dodag.lowest, other.dodag.lowest))
+    return found
+
+
+def forgotten(world: World) -> list[tuple[int, int]]:
+    """Child and parent, where the parent does not count it as a child any more."""
+    found = []
+    for short, node in world.nodes.items():
+        parent = node.preferred_parent
+        other = None if parent is None else world.nodes.get(short_of(parent))
+        if other is None or other.dodag.state is State.ROOT:
+            continue
+        row = other.dodag.neighbours.get(eui(short))
+        if row is None or row.child_until <= world.now:
+            found.append((short, other.short))
     return found
 
 
@@ -70,6 +85,7 @@ def test_the_lowest_rank_falls_from_child_to_parent_at_every_moment(seed: int) -
             assert step > STEPS // 5
             break
         assert not out_of_order(world)
+        assert not forgotten(world)
         for short, node in world.nodes.items():
             lowest = node.dodag.lowest
             if before[short] < lowest < INFINITE_RANK and has_children(world, node):
@@ -77,6 +93,23 @@ def test_the_lowest_rank_falls_from_child_to_parent_at_every_moment(seed: int) -
             before[short] = lowest
     assert not world.loops
     assert raised >= 20
+
+
+def test_no_parent_forgets_a_child_that_has_nothing_to_say() -> None:
+    world = World(3, profile="rfc8036").grid(3, 3)
+    world.start()
+    world.run(600.0, until=lambda: not world.orphans() and not world.unrouted())
+    assert not world.orphans()
+    pairs = 0
+    for _ in range(4 * CHECKS_PER_HOUR):
+        world.run(3600.0 / CHECKS_PER_HOUR)
+        # Far more seldom than children are forgotten does a node speak of itself to the root.
+        assert not forgotten(world)
+        pairs += sum(
+            parent is not None and short_of(parent) != 1
+            for parent in (node.preferred_parent for node in world.nodes.values())
+        )
+    assert pairs >= 4 * CHECKS_PER_HOUR * 4
 
 
 class Frames:
