@@ -1,6 +1,6 @@
 """When a node says where it stands: by Trickle, to who needs it, and at once that it has no way.
 
-Spec    RFC 6206 (Trickle), RFC 6550 sections 8.3 (DIO) and 8.2.2.5 (poisoning)
+Spec    RFC 6206 (Trickle), RFC 6550 sections 8.3 (DIO) and 8.2.2.5 (poisoning); decision 19
 In      what was heard that agrees, asks or differs; `poison`; `handle_timer`
 Out     DIOs in the actions of the place; `deadline`
 Limit   one answer to a neighbour in REPLY_INTERVAL, one reset for the sake of others in
@@ -23,6 +23,12 @@ RESET_INTERVAL: Final = 8.0
 """Seconds between two resets of Trickle because somebody asks, needs us, or is mistaken."""
 HELPER_COUNT: Final = 6
 """Of those who hear that a neighbour has no way, about so many soon say where they stand."""
+NEWS_ETX: Final = 0.5
+"""A rank that moved by so much ETX since all heard it is said once more, soon."""
+NEWS_WAIT: Final = (60.0, 180.0)
+"""Seconds, from and to, until then: it may move on, and those below it speak after it."""
+JUMP_ETX: Final = 8
+"""One that moved by so much is said as often as Trickle says what is new."""
 POISON_SPACING: Final = 0.15
 """Seconds between repetitions of a poison for everybody."""
 
@@ -33,6 +39,7 @@ class Advertiser:
     __slots__ = (
         "_chance",
         "_is_known",
+        "_news_at",
         "_place",
         "_poison_at",
         "_poisons_left",
@@ -47,6 +54,7 @@ class Advertiser:
         self._chance = chance
         self._trickle = self._make_trickle()
         self._rank_told = place.rank
+        self._news_at = NEVER
         self._poisons_left = 0
         self._poison_at = NEVER
         self._replied: dict[Eui64, float] = {}
@@ -68,6 +76,8 @@ class Advertiser:
     def deadline(self) -> float:
         """When `handle_timer` has something to do."""
         deadline = self._trickle.deadline
+        if self._news_at < deadline:
+            deadline = self._news_at
         return self._poison_at if self._poison_at < deadline else deadline
 
     @property
@@ -88,6 +98,7 @@ class Advertiser:
     def stop(self) -> None:
         """There is nothing to say."""
         self._trickle.stop()
+        self._news_at = NEVER
 
     def configure(self, *, now: float) -> None:
         """The root's figures changed."""
@@ -133,14 +144,23 @@ class Advertiser:
         self._place.ask(act, neighbour)
 
     def note_rank(self, now: float) -> None:
-        """Our rank may have moved: all shall hear soon if it did by much."""
-        if self._is_known and abs(self._place.rank - self._rank_told) >= 2 * self._place.step:
+        """Our rank may have moved: all shall hear if it did by much."""
+        if not self._is_known:
+            return
+        if self._is_news(JUMP_ETX):
             self._rank_told = self._place.rank
             self._trickle.hear_inconsistent(now=now)
+        elif self._news_at == NEVER and self._is_news(NEWS_ETX):
+            self._news_at = now + self._chance.uniform(*NEWS_WAIT)
+
+    def _is_news(self, etx: float) -> bool:
+        """Whether our rank is another one, by so much, than all heard last."""
+        return abs(self._place.rank - self._rank_told) >= etx * self._place.step
 
     def poison(self, now: float) -> None:
         """Say at once, and again, that we have no way."""
         self._trickle.stop()
+        self._news_at = NEVER
         self._poisons_left = self._place.profile.repair.poison_count
         self._poison_at = now
 
@@ -151,7 +171,14 @@ class Advertiser:
 
     def handle_timer(self, *, now: float) -> None:
         """Say what is due."""
-        if self._trickle.deadline <= now and self._trickle.handle_timer(now=now):
+        is_due = self._trickle.deadline <= now and self._trickle.handle_timer(
+            now=now, is_news=self._is_news(NEWS_ETX / 2)
+        )
+        if self._news_at <= now:
+            self._news_at = NEVER
+            # It may have come back meanwhile.
+            is_due = is_due or (self._trickle.is_running and self._is_news(NEWS_ETX))
+        if is_due:
             self._rank_told = self._place.rank
             self._place.ask(Act.DIO)
         if self._poison_at > now:

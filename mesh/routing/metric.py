@@ -61,6 +61,10 @@ HOPE_OF_ONE: Final = 1.5
 """By how much one of a single frame may be: of more frames less, by the square root of how many."""
 FRAMES_CERTAIN: Final = 16
 """Frames after which a figure is what it is."""
+IDLE_TIME: Final = 900.0
+SURPRISE: Final = 0.75
+"""A link that nobody tried for so many seconds, and that does better by so much than its figure,
+may have that of a worse hour, if the strength of its frames says so as well."""
 STALE_TIME: Final = 1800.0
 """Seconds after which a figure may have been that of a worse hour."""
 
@@ -158,6 +162,8 @@ class LinkMetric:
             if self.failures_in_a_row >= FAILURES_AWAY and now - self.failing_since >= AWAY_TIME:
                 self._begin_again()
             self.failures_in_a_row = 0
+            if now - self.tried_at >= IDLE_TIME:
+                self._doubt(self.etx - SURPRISE, sample)
         else:
             if not self.failures_in_a_row:
                 self.failing_since = now
@@ -174,6 +180,12 @@ class LinkMetric:
         """The neighbour was away: what was lost meanwhile says nothing of the link."""
         self.frames = self.samples = 0
         self.etx = self.guessed
+
+    def _doubt(self, least: float, sample: float) -> None:
+        """An old figure, and a new frame: between it and what is heard, and of a few frames."""
+        if sample <= least and self.guessed <= least:
+            self.etx = (self.etx + self.guessed) / 2
+            self.frames = min(self.frames, PRIOR_FRAMES)
 
     def is_out(self, *, now: float) -> bool:
         """Whether it failed so often, and so lately, that the next frame would fail as well."""

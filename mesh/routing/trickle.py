@@ -76,11 +76,14 @@ class Trickle:
         if self.deadline == NEVER or self._interval > self._interval_min:
             self.start(now=now)
 
-    def handle_timer(self, *, now: float) -> bool:
-        """Whether to transmit now. Early calls are harmless."""
+    def handle_timer(self, *, now: float, is_news: bool = False) -> bool:
+        """Whether to transmit now. Early calls are harmless.
+
+        `is_news`: what we would say is not what we said last, so nobody has said it for us.
+        """
         is_due = False
         if now >= self._sends_at:
-            is_due = self._redundancy == 0 or self._counter < self._redundancy
+            is_due = is_news or self._redundancy == 0 or self._counter < self._redundancy
             self._sends_at = NEVER
             self.deadline = self._ends_at
         if now >= self._ends_at:

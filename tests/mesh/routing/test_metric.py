@@ -18,6 +18,7 @@ from mesh.routing.metric import (
     FRAME_FADING_DB,
     FRAMES_CERTAIN,
     HOPE_OF_ONE,
+    IDLE_TIME,
     OUT_DOUBLINGS_MAX,
     OUT_TIME,
     REST_DOUBLINGS_MAX,
@@ -102,6 +103,51 @@ def test_a_strength_that_was_heard_weighs_as_several_frames() -> None:
     for _ in range(200):
         heard.note_attempts(5, is_acknowledged=True, now=2.0)
     assert heard.etx > 4.9
+
+
+BAD = 3.0
+
+
+def remembered(margin_db: float) -> LinkMetric:
+    """A link whose figure is BAD and rests on many frames, the last at 0 s."""
+    metric = LinkMetric(now=0.0)
+    metric.guess(margin_db)
+    for _ in range(100):
+        metric.note_attempts(1, is_acknowledged=True, now=0.0)
+    metric.etx = BAD
+    return metric
+
+
+STRONG, WEAK = 20.0, 3.0
+
+
+@pytest.mark.parametrize(
+    ("idle", "attempts", "margin", "is_doubted"),
+    [
+        (IDLE_TIME, 1, STRONG, True),
+        (IDLE_TIME - 1.0, 1, STRONG, False),
+        (IDLE_TIME, 2, STRONG, True),
+        (IDLE_TIME, 3, STRONG, False),
+        (IDLE_TIME, 1, WEAK, False),
+    ],
+)
+def test_a_figure_of_a_worse_hour_is_doubted_when_frame_and_strength_say_so(
+    idle: float, attempts: int, margin: float, *, is_doubted: bool
+) -> None:
+    metric = remembered(margin)
+    metric.note_attempts(attempts, is_acknowledged=True, now=idle)
+    assert (metric.frames < FRAMES_CERTAIN) is is_doubted
+    assert (metric.etx < BAD - 0.5) is is_doubted
+    # So it is worth another try, and until then no better than half the way.
+    assert (metric.least < metric.etx) is is_doubted
+    assert metric.etx > (metric.guessed + 1.0) / 2
+
+
+def test_a_frame_that_was_lost_makes_no_old_figure_better() -> None:
+    metric = remembered(STRONG)
+    metric.note_attempts(1, is_acknowledged=False, now=IDLE_TIME)
+    assert metric.etx >= BAD
+    assert metric.frames > FRAMES_CERTAIN
 
 
 @pytest.mark.parametrize(("margin", "better"), [(12.0, 11.9), (8.0, 7.9), (5.0, 4.9), (3.0, 2.9)])

@@ -51,6 +51,18 @@ def test_enough_consistent_ones_suppress_it(seed: int) -> None:
     assert run(trickle, 0.999) == []
 
 
+@settings(deadline=None)
+@given(st.integers())
+def test_nobody_can_say_what_is_news_of_ours(seed: int) -> None:
+    trickle = Trickle(1.0, 4, 3, random.Random(seed))
+    trickle.start(now=0.0)
+    for _ in range(30):
+        trickle.hear_consistent()
+    assert trickle.handle_timer(now=trickle.deadline, is_news=True)
+    # Once in an interval, as everything.
+    assert not trickle.handle_timer(now=trickle.deadline, is_news=True)
+
+
 def test_an_inconsistency_begins_the_shortest_interval_but_never_restarts_it() -> None:
     trickle = Trickle(1.0, 6, 0, random.Random(1))
     trickle.start(now=0.0)

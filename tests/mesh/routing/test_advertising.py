@@ -1,0 +1,91 @@
+"""When a node says where it stands though nobody asked: what moved, how far, and how soon."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.routing.acts import Act
+from mesh.routing.advertising import JUMP_ETX, NEWS_ETX, NEWS_WAIT
+from mesh.routing.messages import INFINITE_RANK
+from tests.mesh.routing.one_node import NEAR, PROFILE, UNIT, P, Place, X, joined
+
+LONGEST = 2.0**PROFILE.dodag.interval_min / 1000.0 * 2**PROFILE.dodag.interval_doublings
+
+
+@pytest.fixture
+def place() -> Place:
+    """A node that the root knows and that has said what it had to say."""
+    place = joined()
+    for _ in range(30):
+        # So the link has ETX 1 and the rank is the parent's and one.
+        place.answer(P, Act.PROBE)
+    place.dodag.note_root(1, now=place.now)
+    place.wait(2.5 * LONGEST)
+    place.asked()
+    return place
+
+
+def said(place: Place, seconds: float) -> int:
+    """How many DIOs went to all in so many seconds, while ten others say that nothing is new."""
+    place.asked()
+    found = 0
+    end = place.now + seconds
+    while place.now < end:
+        for _ in range(PROFILE.dodag.redundancy):
+            place.dodag._advertiser.hear_consistent()
+        place.wait(min(max(place.dodag.deadline - place.now, 0.01), end - place.now))
+        found += place.asked().count((Act.DIO, None))
+    return found
+
+
+def move(place: Place, etx: float) -> None:
+    """The node's rank is another one."""
+    place.dodag.place.rank += int(etx * UNIT)
+    place.dodag._advertiser.note_rank(place.now)
+    place.dodag._schedule()
+
+
+@pytest.mark.parametrize(("moved", "count"), [(NEWS_ETX - 0.02, 0), (NEWS_ETX + 0.02, 1)])
+def test_a_rank_that_moved_is_said_once_and_soon(place: Place, moved: float, count: int) -> None:
+    move(place, moved)
+    assert said(place, NEWS_WAIT[0] - 1.0) == 0
+    assert said(place, NEWS_WAIT[1] - NEWS_WAIT[0] + 2.0) == count
+    assert said(place, 600.0) == 0
+
+
+def test_a_rank_that_came_back_meanwhile_is_no_news(place: Place) -> None:
+    place.hear(P, NEAR + 2 * UNIT)
+    place.wait(NEWS_WAIT[0] - 1.0)
+    place.hear(P, NEAR)
+    assert said(place, NEWS_WAIT[1]) == 0
+
+
+@pytest.mark.parametrize(("moved", "is_at_once"), [(JUMP_ETX, True), (JUMP_ETX - 0.1, False)])
+def test_a_rank_that_jumped_is_said_at_once(
+    place: Place, moved: float, *, is_at_once: bool
+) -> None:
+    move(place, moved)
+    place.asked()
+    place.wait(2.0)
+    assert ((Act.DIO, None) in place.asked()) is is_at_once
+
+
+def test_what_others_say_is_not_what_a_node_has_to_say_whose_rank_moved(place: Place) -> None:
+    assert said(place, 3 * LONGEST) == 0
+    move(place, NEWS_ETX / 2 + 0.01)
+    assert said(place, 2 * LONGEST) == 1
+    assert said(place, 3 * LONGEST) == 0
+
+
+def test_who_lost_its_way_says_that_and_no_older_news(place: Place) -> None:
+    place.hear(P, NEAR + 2 * UNIT)
+    place.hear(P, INFINITE_RANK)
+    place.wait(5.0)
+    place.asked()
+    assert said(place, NEWS_WAIT[1] + 1.0) == 0
+    # With another parent it is heard as soon as any that begins.
+    place.hear(X, NEAR)
+    place.wait(1.0)
+    place.answer(X, Act.REGISTER)
+    place.wait(1.0)
+    assert (Act.DIO, None) in place.asked()
