@@ -287,15 +287,19 @@ class DaoSender:
         return True
 
     def _begin_again(self, status: int, now: float) -> None:
-        """The root refuses: with a newer sequence if that is why, and the same otherwise."""
-        if status == STATUS_OLD:
-            # From the circle to the straight part, which is newer than most of the circle;
-            # from there around its end. One of the two is newer than whatever is known.
-            if self.path_sequence < LOLLIPOP_INITIAL:
-                self.path_sequence = LOLLIPOP_INITIAL - 1
-            else:
-                self.path_sequence = self.path_sequence + SEQUENCE_WINDOW & 0xFF
+        """The root refuses: it is told in other words, and soon only if they are why.
+
+        Otherwise as if nobody had answered, ever later: it may refuse for good.
+        """
         self._attempt = 0
+        if status != STATUS_OLD:
+            return
+        # From the circle to the straight part, which is newer than most of the circle;
+        # from there around its end. One of the two is newer than whatever is known.
+        if self.path_sequence < LOLLIPOP_INITIAL:
+            self.path_sequence = LOLLIPOP_INITIAL - 1
+        else:
+            self.path_sequence = self.path_sequence + SEQUENCE_WINDOW & 0xFF
         self.deadline = now + self._routes.dao_retry * (0.5 + self._chance.random())
 
     def _keep_pace(self, took: float) -> None:

@@ -397,6 +397,26 @@ def test_a_node_that_lost_its_sequence_is_believed_after_two_refusals(there: int
     assert table.rows[2].parents == (3,)
 
 
+@pytest.mark.parametrize("path_etx", [1.0, PATH_ETX_MAX])
+def test_who_is_refused_for_good_asks_ever_more_seldom(path_etx: float) -> None:
+    sender = sender_of()
+    sender.change(now=0.0, is_urgent=True, path_etx=path_etx)
+    asked: list[float] = []
+    while len(asked) < 16:
+        asked.append(sender.deadline)
+        told = tell(sender, sender.deadline)
+        answer(sender, told, asked[-1] + 0.5, STATUS_REFUSED)
+    waits = [after - before for before, after in itertools.pairwise(asked)]
+    assert waits[0] <= 1.25 * ROUTES.dao_retry
+    longest = PACE_NEAR if path_etx == 1.0 else PACE_MAX
+    assert all(0.75 * longest <= wait <= 1.25 * longest for wait in waits[-4:])
+    # Once it is taken the next change is told as soon as ever.
+    told = tell(sender, sender.deadline)
+    now = sender.deadline
+    answer(sender, told, now, STATUS_ACCEPTED)
+    assert sender.is_acknowledged
+
+
 acts = st.lists(
     st.tuples(
         st.sampled_from(["urgent", "later", "asked", "due", "ack", "refuse", "hurry", "stop"]),
