@@ -92,6 +92,12 @@ class Simulation:
         is_isolated = self.isolations is not None and self.isolations.is_done
         return self.world.clock.now >= self.end or is_isolated
 
+    def drain(self) -> None:
+        """What is under way may end, without new load, as before the end of the hours."""
+        world = self.world
+        world.traffic.end()
+        world.run_until(min(self.end, world.clock.now + world.scenario.draining_s))
+
     @property
     def control_frames_node_day(self) -> float | None:
         """Frames of control that a node sends in a day, of others too; None while all forms."""
@@ -132,6 +138,7 @@ def simulate(
         if progress is not None:
             progress(running.world, step / STEP_COUNT)
         if running.is_over:
+            running.drain()
             break
     found = running.figures(wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu)
     return Run(

@@ -162,6 +162,10 @@ class Traffic:
             self._dice[Kind.RECEIPT] = self.chance.of("traffic.bursts")
             self._plan_burst()
 
+    def end(self) -> None:
+        """Nothing new begins from now on."""
+        self.ends_at = min(self.ends_at, self.clock.now)
+
     # When something is to be said
 
     def _at(self, delay: float, call: Callable[[int], None], number: int) -> None:

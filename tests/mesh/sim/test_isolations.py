@@ -69,7 +69,17 @@ def test_run_ends_when_everything_is_isolated(run: tuple[Run, IsolationCases]) -
     done, isolations = run
     assert done.world.clock.now < SMALL.hours * 3600
     last = isolations.cases[-1]
-    assert done.world.clock.now >= last.began_at + last.took_s
+    assert done.world.clock.now >= last.began_at + last.took_s + SMALL.draining_s
+
+
+def test_no_load_begins_between_the_last_isolation_and_the_end() -> None:
+    load = dataclasses.replace(QUIET, c2_per_day=24)
+    few = dataclasses.replace(SMALL, load=load, isolations=Isolations(1, settle_s=300.0))
+    done, isolations = isolated(few)
+    assert isolations.is_done
+    ends = done.world.clock.now - few.draining_s
+    began = [exchange.asked_at for exchange in done.world.traffic.exchanges]
+    assert ends - 120.0 <= max(began) <= ends
 
 
 def test_what_failed_is_mended_again(run: tuple[Run, IsolationCases]) -> None:
