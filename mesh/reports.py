@@ -18,6 +18,7 @@ from typing import Final
 
 from amistack.errors import LocalProtocolError, MeshError
 from amistack.values import frozen_value
+from mesh.routing.width import width_of
 
 VERSION: Final = 1
 HEADER: Final = struct.Struct("!BBHHBB")  # version, reason, sequence, rank, hops, counts
@@ -56,11 +57,8 @@ parents its DAOs tell sooner."""
 BOOT_SPREAD_S: Final = 900.0
 """An area gets its power back at one instant; its reports come spread over this, from when its
 root knows a node. Those of a thousand meters in one minute were more than the air holds."""
-WIDE_ETX: Final = 4.0
 WIDTH_MAX: Final = 8.0
-"""From a path of so much ETX on the spread of a boot and the distance of changes grow with its
-square, to so many times at the most: an area that is twice as wide has four times as many meters,
-and the air around its root is the same."""
+"""The spread of a boot and the distance of changes grow with the area, to so many times at most."""
 PERIOD_SPREAD: Final = 0.1
 ETX_HYSTERESIS: Final = ETX_ONE // 2
 """A link that is better or worse by less than half a transmission is the same link."""
@@ -283,7 +281,7 @@ class ReportSchedule:
         `path_etx` is how far away the root is.
         """
         due = now
-        width = min(max(1.0, (path_etx / WIDE_ETX) ** 2), WIDTH_MAX)
+        width = min(width_of(path_etx), WIDTH_MAX)
         if reason in BOOTS:
             due += self._chance.uniform(0.0, BOOT_SPREAD_S * width)
         elif reason not in AT_ONCE:

@@ -29,6 +29,7 @@ from mesh.routing.messages import (
 from mesh.routing.place import INSTANCE
 from mesh.routing.profile import Routes
 from mesh.routing.trickle import NEVER
+from mesh.routing.width import WIDE_ETX, width_of
 
 PATH_CONTROLS: Final = (0x80, 0x20, 0x08, 0x02)
 """Preference of the first to the fourth parent: one bit in each of PC1 to PC4 (section 9.9)."""
@@ -50,10 +51,8 @@ URGENT_MEMORY: Final = 1200.0
 LATER_DELAY: Final = 60.0
 """Seconds in which all other changes gather; doubled each time, but for a new preferred parent."""
 LATER_DELAY_MAX: Final = 3600.0
-"""A node whose alternates come and go tells so at most about so often."""
-WIDE_ETX: Final = 4.0
-"""From a path of so much ETX on either is longer by its cube: an area that is twice as wide has
-four times as many nodes around one root, and their ways change with every hop of them."""
+"""A node whose alternates come and go tells so at most about so often. From a path of WIDE_ETX on
+either is longer by its cube: the nodes are more by the square, and ways change with every hop."""
 FREE: Final = 0.5
 """At which share of that an answer came as if nobody else were there: the pace is what it was at
 first."""
@@ -188,11 +187,6 @@ class DaoSender:
         self.deadline = NEVER
 
     @property
-    def _width(self) -> float:
-        """How many times as many nodes are around our root as in an area of WIDE_ETX."""
-        return max(1.0, (self._levels / WIDE_ETX) ** 2)
-
-    @property
     def _pace_max(self) -> float:
         """How long nobody may make us wait: with the square of how far away we are."""
         return max(PACE_NEAR, PACE_MAX * (self._levels / PATH_ETX_MAX) ** 2)
@@ -211,7 +205,7 @@ class DaoSender:
             self._urgent_delay = self._routes.dao_delay
         delay = self._urgent_delay
         if is_crowded and self._late > FREE and now - self._known_at < YOUNG_TIME:
-            delay = max(delay, YOUNG_URGENT * self._routes.dao_delay * self._width)
+            delay = max(delay, YOUNG_URGENT * self._routes.dao_delay * width_of(self._levels))
         return self._some_of(delay)
 
     def _wait_later(self, now: float, *, is_moved: bool) -> float:
@@ -309,7 +303,7 @@ class DaoSender:
         # It was doubled when the DAO went out: half of what it was before.
         pace = least
         if late > FREE:
-            pace = max(self._pace / 4, least * self._width * late**2, least)
+            pace = max(self._pace / 4, least * width_of(self._levels) * late**2, least)
         self._pace = min(pace, self._pace_max)
 
     def _rest(self, configuration: Configuration, now: float) -> None:

@@ -31,7 +31,6 @@ from mesh.reports import (
     REPORT_PERIOD_S,
     REPORT_SIZE_MAX,
     SHORT_MAX,
-    WIDE_ETX,
     WIDTH_MAX,
     LinkReport,
     Reason,
@@ -40,6 +39,7 @@ from mesh.reports import (
     difference,
     is_newer,
 )
+from mesh.routing.width import WIDE_ETX
 
 etx = st.one_of(st.just(0), st.integers(ETX_ONE, ETX_UNUSABLE))
 octet = st.integers(0, 0xFF)

@@ -29,12 +29,12 @@ from mesh.routing.telling import (
     URGENT_DELAY_MAX,
     URGENT_GROWTH,
     URGENT_MEMORY,
-    WIDE_ETX,
     YOUNG_TIME,
     YOUNG_URGENT,
     DaoSender,
 )
 from mesh.routing.trickle import NEVER
+from mesh.routing.width import WIDE_ETX
 from tests.mesh.routing.test_dao import CONFIGURATION, PREFIX, ROOT_SHORT, take
 
 ROUTES = Routes(dao_delay=3.0, first_spread=40.0)
