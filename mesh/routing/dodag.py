@@ -76,7 +76,7 @@ class Dodag:
         """
         self._chance = chance
         self._sensitivity_dbm = sensitivity_dbm
-        place = self.place = self._place = Place(
+        place = self.place = Place(
             profile,
             dodag_id=dodag_id,
             root_version=root_version,
@@ -101,47 +101,47 @@ class Dodag:
     @property
     def dodag_id(self) -> bytes | None:
         """Which DODAG; None while none was heard of."""
-        return self._place.dodag_id
+        return self.place.dodag_id
 
     @property
     def configuration(self) -> Configuration:
         """The root's figures."""
-        return self._place.configuration
+        return self.place.configuration
 
     @property
     def version(self) -> int:
         """The DODAG's version, -1 while none was heard of."""
-        return self._place.version
+        return self.place.version
 
     @property
     def state(self) -> State:
         """Where the node stands."""
-        return self._place.state
+        return self.place.state
 
     @property
     def rank(self) -> int:
         """What we advertise."""
-        return self._place.rank
+        return self.place.rank
 
     @property
     def path_etx(self) -> float:
         """How far away the root is, as the ETX of the way there."""
-        return self._place.rank / self._place.unit - 1.0
+        return self.place.rank / self.place.unit - 1.0
 
     @property
     def lowest(self) -> int:
         """The lowest rank that we had in this version, or let a child count on."""
-        return self._place.lowest
+        return self.place.lowest
 
     @property
     def preferred(self) -> Neighbour | None:
         """The preferred parent."""
-        return self._place.preferred
+        return self.place.preferred
 
     @property
     def parents(self) -> tuple[Neighbour, ...]:
         """The parent set, the preferred one first, then by the cost through each."""
-        return self._place.parents
+        return self.place.parents
 
     @property
     def detached_at(self) -> float | None:
@@ -151,28 +151,28 @@ class Dodag:
     @property
     def is_grounded(self) -> bool:
         """Whether the way up ends at a root with a connection to the head-end."""
-        return self._place.is_grounded
+        return self.place.is_grounded
 
     @property
     def is_joined(self) -> bool:
         """Whether packets have a way up."""
-        return self._place.state is not State.DETACHED
+        return self.place.state is not State.DETACHED
 
     def is_parent(self, eui: Eui64) -> bool:
         """Whether that neighbour is in the parent set."""
-        return eui in map(_EUI_OF, self._place.parents)
+        return eui in map(_EUI_OF, self.place.parents)
 
     def is_crowded(self, now: float) -> bool:
         """Whether others near us look for a way too: then an area has its power back, perhaps."""
-        return now - self._place.need_heard_at < CROWD_TIME
+        return now - self.place.need_heard_at < CROWD_TIME
 
     def has_use_for(self, rank: int, rssi_dbm: float | None, now: float) -> bool:
         """Whether a neighbour of that rank, heard at that strength, might become a parent."""
-        return self._place.has_use_for(rank, self._hoped_etx(rssi_dbm), now)
+        return self.place.has_use_for(rank, self._hoped_etx(rssi_dbm), now)
 
     def hoped_rank(self, rank: int, rssi_dbm: float | None) -> int:
         """Our rank if that neighbour were our parent and its link as good as it may be."""
-        return rank + int(self._place.unit * self._hoped_etx(rssi_dbm))
+        return rank + int(self.place.unit * self._hoped_etx(rssi_dbm))
 
     def _hoped_etx(self, rssi_dbm: float | None) -> float:
         if rssi_dbm is None or self._sensitivity_dbm is None:
@@ -181,21 +181,21 @@ class Dodag:
 
     def dio(self) -> Dio | None:
         """What we say of ourselves, for everybody; None while we know no DODAG."""
-        return self._place.dio()
+        return self.place.dio()
 
     def path_rank(self, row: Neighbour) -> int:
         """Our rank if that neighbour were our parent; INFINITE_RANK for none."""
-        return self._place.path_rank(row)
+        return self.place.path_rank(row)
 
     def sibling(self, *, now: float, tried: Collection[Eui64]) -> Neighbour | None:
         """A neighbour of about our rank for one hop, when no parent took the packet."""
-        return self._place.sibling(now=now, tried=tried)
+        return self.place.sibling(now=now, tried=tried)
 
     # Commands from above
 
     def start(self, *, now: float) -> None:
         """Begin: a root to advertise, a node to say that it has no way and to look for one."""
-        place = self._place
+        place = self.place
         if self._has_lived:
             self._memory_from = now + CHILD_TIME
         self._upkeep_at = now + UPKEEP_INTERVAL * (0.5 + self._chance.random())
@@ -208,7 +208,7 @@ class Dodag:
 
     def ask_for_routes(self, *, now: float) -> None:
         """Everybody below shall tell its parents anew (RFC 6550 section 9.6)."""
-        self._place.dtsn = sequence_after(self._place.dtsn)
+        self.place.dtsn = sequence_after(self.place.dtsn)
         self._advertiser.begin(now=now)
         self._schedule()
 
@@ -228,15 +228,15 @@ class Dodag:
 
     def set_ground(self, *, has_ground: bool, now: float) -> None:
         """A root's connection to the head-end came or went; everybody below hears of it."""
-        if self._place.has_ground is not has_ground:
-            self._place.has_ground = has_ground
+        if self.place.has_ground is not has_ground:
+            self.place.has_ground = has_ground
             self._advertiser.begin(now=now)
             self._schedule()
 
     @property
     def dtsn(self) -> int:
         """What asks everybody below for routes when it changes (RFC 6550 section 6.3.1)."""
-        return self._place.dtsn
+        return self.place.dtsn
 
     def bump_version(self, *, now: float) -> int:
         """A root begins a new version: global repair. Returns it."""
@@ -257,7 +257,7 @@ class Dodag:
         rssi_dbm: float | None,
     ) -> None:
         """A DIO of a neighbour, authentic. What contradicts itself is counted, and no more."""
-        place = self._place
+        place = self.place
         if not self._is_of_ours(dio):
             return
         if dio.configuration is not None and place.state is not State.ROOT:
@@ -300,7 +300,7 @@ class Dodag:
 
     def hear_dis(self, eui: Eui64, dis: Dis, *, now: float, is_for_us: bool) -> None:
         """A solicitation: who asks has no way, whatever it had before."""
-        place = self._place
+        place = self.place
         if dis.solicited is not None and (
             place.dodag_id is None
             or not dis.solicited.fits(INSTANCE, place.dodag_id, place.version)
@@ -345,7 +345,7 @@ class Dodag:
 
         False if there is no place to remember that: then the frame must not be acknowledged.
         """
-        place = self._place
+        place = self.place
         row = self._take_below(eui, short, rank, now)
         if row is None:
             return False
@@ -358,7 +358,7 @@ class Dodag:
 
     def _take_below(self, eui: Eui64, short: int, rank: int, now: float) -> Neighbour | None:
         """The row of one that comes up through us; None if it must not."""
-        place = self._place
+        place = self.place
         row = place.neighbours.take_in(eui, short, rank, place.pinned, now=now)
         if row is not None and row is place.preferred and rank >= place.rank:
             self.counters["our parent comes through us"] += 1
@@ -388,7 +388,7 @@ class Dodag:
         False if it knows us by a rank that we have no more, or there is no place for it: then the
         frame must not be acknowledged.
         """
-        place = self._place
+        place = self.place
         if place.state is State.JOINED and promise <= place.bound:
             self.counters["child of an old rank"] += 1
             self._advertiser.refuse(eui, now)
@@ -427,7 +427,7 @@ class Dodag:
 
         So an answer finds its way back where no DIO of that neighbour was ever heard.
         """
-        place = self._place
+        place = self.place
         row = place.neighbours.by_short(short)
         if row is None or row.eui != eui:
             place.neighbours.take_in(eui, short, INFINITE_RANK, place.pinned, now=now)
@@ -443,7 +443,7 @@ class Dodag:
         self, eui: Eui64, attempts: int, act: Act | None, *, is_acknowledged: bool, now: float
     ) -> None:
         """A frame of ours to that neighbour is done with; `act` says which of ours it was."""
-        place = self._place
+        place = self.place
         row = place.neighbours.get(eui)
         if row is None:
             self._parenting.drop_child(eui, now)
@@ -475,7 +475,7 @@ class Dodag:
 
     def hear_need(self, now: float) -> None:
         """Somebody said to all that it has no way, proven or not: that is only a hint."""
-        self._place.need_heard_at = now
+        self.place.need_heard_at = now
 
     def note_loop(self, eui: Eui64, *, now: float) -> None:
         """A packet's mark contradicts the tree (RFC 6550 section 11.2): say where we stand."""
@@ -501,7 +501,7 @@ class Dodag:
 
     def _is_of_ours(self, dio: Dio) -> bool:
         """Whether it is of our DODAG and possible; the first one that we hear is ours."""
-        place = self._place
+        place = self.place
         if dio.instance != INSTANCE or dio.mode != 1:
             self.counters["dio: not our instance or mode"] += 1
             return False
@@ -517,7 +517,7 @@ class Dodag:
 
     def _hear_rank(self, row: Neighbour, now: float, *, is_same: bool, is_for_us: bool) -> None:
         """A neighbour said its rank, to a node that is no root."""
-        place = self._place
+        place = self.place
         if row.rank == INFINITE_RANK or (
             row.version == place.version and row.rank <= place.lowest != INFINITE_RANK
         ):
@@ -538,7 +538,7 @@ class Dodag:
     def _answer_as_root(self, row: Neighbour, dio: Dio, now: float, *, is_for_us: bool) -> None:
         if dio.rank == INFINITE_RANK:
             self._advertiser.hear_request(now)
-        elif dio.version == self._place.version:
+        elif dio.version == self.place.version:
             self._advertiser.hear_consistent()
         elif is_for_us:
             self._advertiser.answer(row.eui, now)
@@ -550,14 +550,14 @@ class Dodag:
                 row.metric.guess(rssi_dbm - self._sensitivity_dbm)
 
     def _configure(self, configuration: Configuration, now: float) -> None:
-        before, self._place.configuration = self._place.configuration, configuration
+        before, self.place.configuration = self.place.configuration, configuration
         if configuration is not before and configuration != before:
             self._advertiser.configure(now=now)
 
     # Upkeep
 
     def _keep_up(self, now: float) -> None:
-        place, is_quiet = self._place, True
+        place, is_quiet = self.place, True
         parents = place.profile.parents
         wait = QUIET_INTERVAL
         age_max = parents.neighbour_age_max
