@@ -14,6 +14,7 @@ from mesh.packet import Packet, PacketKind, RplMark, ShortAddress
 from mesh.routing.core import MUCH_WORSE_ETX, Core
 from mesh.routing.downward import Downward
 from mesh.routing.jobs import Job, Way
+from mesh.routing.neighbours import Neighbour
 from mesh.routing.node import MeshNode
 from mesh.routing.outbox import Outbox
 from mesh.routing.telling import LATER_DELAY
@@ -45,6 +46,14 @@ class Lowest:
         )
         self.outbox = Outbox(self.core)
         self.upward = Upward(self.core, self.outbox, Downward(self.core, self.outbox))
+
+    def known(self) -> tuple[Neighbour, Neighbour, Neighbour]:
+        """Its parents, all tried, once the root knows of it."""
+        self.world.run(600.0, until=lambda: self.node.dao.is_acknowledged)
+        first, second, third = self.node.dodag.parents
+        for row in (second, third):
+            row.metric.note_attempts(1, is_acknowledged=True, now=self.world.now)
+        return first, second, third
 
     def tries(self, job: Job) -> int:
         """With how many neighbours the job is tried, none of whom takes it."""
@@ -119,10 +128,7 @@ def test_the_root_must_know_at_once_only_if_the_way_that_it_knows_leads_nowhere(
     lowest: Lowest, what: str, *, is_urgent: bool
 ) -> None:
     node, world = lowest.node, lowest.world
-    world.run(600.0, until=lambda: node.dao.is_acknowledged)
-    _, second, third = node.dodag.parents
-    for row in (second, third):
-        row.metric.note_attempts(1, is_acknowledged=True, now=world.now)
+    _, second, _ = lowest.known()
     node.dao.stop()
     node.dao.told = (second.short,)
     match what:
@@ -166,10 +172,7 @@ def test_other_alternates_as_good_as_those_told_wait_until_all_is_told_again(
     lowest: Lowest, what: str, *, is_told: bool
 ) -> None:
     node, world = lowest.node, lowest.world
-    world.run(600.0, until=lambda: node.dao.is_acknowledged)
-    first, second, third = node.dodag.parents
-    for row in (second, third):
-        row.metric.note_attempts(1, is_acknowledged=True, now=world.now)
+    first, second, third = lowest.known()
     node.dao.deadline = due = world.now + 3600.0
     # The set is the first and the second now, and was the first and the third.
     node.dodag.place.parents = (first, second)
