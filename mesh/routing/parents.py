@@ -286,7 +286,7 @@ class Parenting:
             self._wait_for_ranks(best, now)
             return
         self._much_better_at = NEVER
-        if gain <= parents.switch_etx_small * place.step:
+        if gain <= place.worth:
             self._better = None
         elif self._better is not best:
             self._better, self._better_since = best, now

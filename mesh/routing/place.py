@@ -31,6 +31,9 @@ KNOWN_COUNT_MIN: Final = 8
 """Neighbours that a node gets to know whatever their rank."""
 CERTAIN_ETX: Final = 12.0
 """From a path of so much ETX on, what makes a difference grows with it: so do the doubts in it."""
+WORTH_SHARE: Final = 0.05
+"""A way that is shorter by less than such a share of it is not worth another parent: that is told to
+the root, and moves the ranks of all below. See decision 19."""
 _COST_AND_SHORT: Final = operator.itemgetter(0, 1)
 
 
@@ -106,6 +109,12 @@ class Place:
         if self.rank <= certain or self.rank == INFINITE_RANK:
             return unit
         return unit * self.rank // certain
+
+    @property
+    def worth(self) -> int:
+        """By how much lower our rank would have to be to be worth another parent, in time."""
+        least = self.profile.parents.switch_etx_small * self.unit
+        return int(max(least, WORTH_SHARE * self.rank))
 
     def pinned(self) -> tuple[Neighbour, ...]:
         """Those that must stay in the table."""
@@ -237,7 +246,7 @@ class Place:
         if self.preferred is None:
             return not any(row.rank < rank and self.is_usable(row, now) for row in self.neighbours)
         parents = self.profile.parents
-        if rank + self.unit * (etx + parents.switch_etx_small) < self.rank:
+        if rank + self.unit * etx + self.worth < self.rank:
             return True
         return etx <= ETX_WORTH_KNOWING and (
             (rank < self.rank and len(self.parents) < parents.count_max)

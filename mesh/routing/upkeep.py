@@ -75,7 +75,7 @@ class Explorer:
             return None
         unit, lowest = place.unit, place.lowest
         best: Neighbour | None = None
-        best_rank = place.path_rank(parent) - int(place.profile.parents.switch_etx_small * unit)
+        best_rank = place.path_rank(parent) - place.worth
         for row in place.neighbours:
             if row is parent or row.rank >= lowest or row.rank >= best_rank:
                 continue

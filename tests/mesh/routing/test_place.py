@@ -6,6 +6,7 @@ lies below the node, ordered by the cost through each, and holds nobody who may 
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,9 +77,16 @@ def test_a_joined_node_gets_to_know_over_a_poor_link_only_who_would_be_its_best_
     assert not place.has_use_for(9 * UNIT, POOR, 0.0)
     assert place.has_use_for(6 * UNIT - 1, ETX_WORTH_KNOWING, 0.0)
     assert not place.has_use_for(6 * UNIT - 1, POOR, 0.0)
-    worth = int(6 * UNIT - (POOR + PROFILE.parents.switch_etx_small) * UNIT)
-    assert place.has_use_for(worth - 1, POOR, 0.0)
-    assert not place.has_use_for(worth + 1, POOR, 0.0)
+
+
+@pytest.mark.parametrize(("etx", "worth"), [(2.0, 0.3), (6.0, 0.3), (10.0, 0.5), (30.0, 1.5)])
+def test_what_is_worth_another_parent_grows_with_the_way(etx: float, worth: float) -> None:
+    place = place_at(int(etx * UNIT))
+    filled(place)
+    assert place.worth == pytest.approx(worth * UNIT, abs=1)
+    limit = int((etx - POOR) * UNIT - place.worth)
+    assert place.has_use_for(limit - 1, POOR, 0.0)
+    assert not place.has_use_for(limit + 1, POOR, 0.0)
 
 
 def test_the_lowest_rank_is_what_we_have_while_nobody_is_our_child() -> None:
