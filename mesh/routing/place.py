@@ -32,8 +32,8 @@ KNOWN_COUNT_MIN: Final = 8
 CERTAIN_ETX: Final = 12.0
 """From a path of so much ETX on, what makes a difference grows with it: so do the doubts in it."""
 WORTH_SHARE: Final = 0.05
-"""A way that is shorter by less than such a share of it is not worth another parent: that is told to
-the root, and moves the ranks of all below. See decision 19."""
+"""A way that is shorter by less than such a share of it is not worth another parent: that is told
+to the root, and moves the ranks of all below. See decision 19."""
 _COST_AND_SHORT: Final = operator.itemgetter(0, 1)
 
 
