@@ -32,7 +32,15 @@ from typing import Final
 from amistack.identifiers import Eui64
 from mesh.routing.acts import Act, State
 from mesh.routing.advertising import Advertiser
-from mesh.routing.messages import INFINITE_RANK, Configuration, Dio, Dis, sequence_after
+from mesh.routing.messages import (
+    INFINITE_RANK,
+    OCP_MRHOF,
+    Configuration,
+    Dio,
+    Dis,
+    is_newer,
+    sequence_after,
+)
 from mesh.routing.metric import ETX_HOPED, hoped_at
 from mesh.routing.neighbours import NO_SHORT, Neighbour, NeighbourTable
 from mesh.routing.parents import Parenting
@@ -258,10 +266,14 @@ class Dodag:
     ) -> None:
         """A DIO of a neighbour, authentic. What contradicts itself is counted, and no more."""
         place = self.place
-        if not self._is_of_ours(dio):
+        configuration = dio.configuration
+        if configuration is place.configuration:
+            configuration = None
+        elif configuration is not None and configuration == place.configuration:
+            # The same object the next time: it is compared with each DIO.
+            place.configuration, configuration = configuration, None
+        if not self._is_of_ours(dio, configuration):
             return
-        if dio.configuration is not None and place.state is not State.ROOT:
-            self._configure(dio.configuration, now)
         is_new = place.neighbours.get(eui) is None
         row = place.neighbours.take_in(eui, short, dio.rank, place.pinned, now=now)
         if row is None:
@@ -270,6 +282,8 @@ class Dodag:
         if is_new:
             # Of others it was noted with the frame.
             self._note_strength(row, rssi_dbm)
+        if configuration is not None and self._decides_for_us(row, dio):
+            self._configure(configuration, now)
         is_same = row.rank == dio.rank and row.version == dio.version
         had_ground = place.is_grounded
         if row is place.preferred and row.dtsn not in (-1, dio.dtsn):
@@ -499,21 +513,49 @@ class Dodag:
 
     # What a neighbour says
 
-    def _is_of_ours(self, dio: Dio) -> bool:
-        """Whether it is of our DODAG and possible; the first one that we hear is ours."""
+    def _is_of_ours(self, dio: Dio, configuration: Configuration | None) -> bool:
+        """Whether it is of our DODAG and possible; the first one that we hear is ours.
+
+        `configuration` is the root's figures that it says, if they are not those that we have.
+        """
         place = self.place
         if dio.instance != INSTANCE or dio.mode != 1:
             self.counters["dio: not our instance or mode"] += 1
             return False
+        unit = place.unit
+        if configuration is not None:
+            if configuration.objective != OCP_MRHOF:
+                self.counters["dio: another objective function"] += 1
+                return False
+            if configuration.hop_rank_increase_min != unit and place.lowest != INFINITE_RANK:
+                # Ranks in two units cannot be compared, and others count on ours.
+                self.counters["dio: another MinHopRankIncrease"] += 1
+                return False
+            unit = configuration.hop_rank_increase_min
         if place.dodag_id is None and dio.configuration is not None and dio.rank < INFINITE_RANK:
             place.dodag_id = dio.dodag_id
         if dio.dodag_id != place.dodag_id:
             self.counters["dio: another dodag"] += 1
             return False
-        if dio.rank < place.unit:
+        if dio.rank < unit:
             self.counters["dio: impossible rank"] += 1
             return False
         return True
+
+    def _decides_for_us(self, row: Neighbour, dio: Dio) -> bool:
+        """Whether we take the root's figures from that neighbour.
+
+        They come down the tree, from parent to child; who has no parent takes them from whoever
+        might be one (RFC 6550 section 8.3, "fixed by the DODAG root").
+        """
+        place = self.place
+        if place.state is State.ROOT:
+            return False
+        if place.version >= 0 and is_newer(place.version, dio.version):
+            return False
+        if place.preferred is not None:
+            return row is place.preferred
+        return dio.rank != INFINITE_RANK
 
     def _hear_rank(self, row: Neighbour, now: float, *, is_same: bool, is_for_us: bool) -> None:
         """A neighbour said its rank, to a node that is no root."""
@@ -550,9 +592,8 @@ class Dodag:
                 row.metric.guess(rssi_dbm - self._sensitivity_dbm)
 
     def _configure(self, configuration: Configuration, now: float) -> None:
-        before, self.place.configuration = self.place.configuration, configuration
-        if configuration is not before and configuration != before:
-            self._advertiser.configure(now=now)
+        self.place.configuration = configuration
+        self._advertiser.configure(now=now)
 
     # Upkeep
 

@@ -88,6 +88,12 @@ def short_of(address: bytes) -> int:
     return int.from_bytes(address[14:], "big")
 
 
+HOP_RANK_INCREASE_MAX: Final = 1024
+"""The largest MinHopRankIncrease with which 63 hops of ETX 1.0 have a rank."""
+INTERVAL_EXPONENT_MAX: Final = 24
+"""The longest Imin, and the most doublings of it, that make sense: 2 to this power, in ms."""
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """The DODAG Configuration option (RFC 6550 section 6.7.6): what a root decides for all."""
@@ -131,8 +137,12 @@ class Configuration:
         flags, doublings, interval_min, redundancy, rank_max, hop_min, objective, _, life, unit = (
             fields
         )
-        if hop_rank_is_bad(hop_min):
-            raise MeshError("bad configuration", "MinHopRankIncrease is 0")
+        if not 1 <= hop_min <= HOP_RANK_INCREASE_MAX:
+            raise MeshError("bad configuration", f"MinHopRankIncrease is {hop_min}")
+        if max(interval_min, doublings) > INTERVAL_EXPONENT_MAX:
+            raise MeshError("bad configuration", f"Imin 2^{interval_min} ms, {doublings} doublings")
+        if not life or not unit:
+            raise MeshError("bad configuration", "routes that live 0 s")
         return cls(
             doublings,
             interval_min,
@@ -145,11 +155,6 @@ class Configuration:
             flags & 0x07,
             bool(flags & AUTHENTICATED_BIT),
         )
-
-
-def hop_rank_is_bad(hop_rank_increase_min: int) -> bool:
-    """Whether a MinHopRankIncrease divides by zero (RFC 6550 section 3.5.1)."""
-    return hop_rank_increase_min == 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final
 
 from amistack.errors import ConfigError
 from amistack.settings import load
-from mesh.routing.messages import Configuration
+from mesh.routing.messages import HOP_RANK_INCREASE_MAX, INTERVAL_EXPONENT_MAX, Configuration
 
 _FOLDER: Final = Path(__file__).parent.parent / "profiles"
 NAMES: Final = ("rfc8036", "wisun-large", "wisun-small", "lab")
@@ -150,14 +150,16 @@ class Profile:
                 value = getattr(table, key.name)
                 if not 0 <= value < 1e9:
                     raise ConfigError(f"{part.name}.{key.name} is {value}: out of range")
-        if not 1 <= self.dodag.hop_rank_increase_min <= 1024:
-            raise ConfigError("dodag.hop_rank_increase_min: expected 1 to 1024")
-        if self.dodag.interval_min > 24 or self.dodag.interval_doublings > 24:
-            raise ConfigError("dodag.interval_min and interval_doublings: at most 24")
+        if not 1 <= self.dodag.hop_rank_increase_min <= HOP_RANK_INCREASE_MAX:
+            raise ConfigError(f"dodag.hop_rank_increase_min: expected 1 to {HOP_RANK_INCREASE_MAX}")
+        if max(self.dodag.interval_min, self.dodag.interval_doublings) > INTERVAL_EXPONENT_MAX:
+            raise ConfigError(
+                f"dodag.interval_min and interval_doublings: at most {INTERVAL_EXPONENT_MAX}"
+            )
         if self.dodag.rank_increase_max > 0xFFFF or self.dodag.redundancy > 0xFF:
             raise ConfigError("dodag.rank_increase_max or redundancy: too large for its field")
-        if self.dodag.lifetime > 0xFF or self.dodag.lifetime_unit > 0xFFFF:
-            raise ConfigError("dodag.lifetime or lifetime_unit: too large for its field")
+        if not 1 <= self.dodag.lifetime <= 0xFF or not 1 <= self.dodag.lifetime_unit <= 0xFFFF:
+            raise ConfigError("dodag.lifetime or lifetime_unit: 0, or too large for its field")
         if self.parents.count_max < 1 or self.parents.neighbour_count_max < 2:
             raise ConfigError("parents.count_max or neighbour_count_max: too few")
         if min(self.links.attempts_max, self.links.blocked_max, self.links.queue_count_max) < 1:

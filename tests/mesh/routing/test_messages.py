@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from amistack.errors import LocalProtocolError, MeshError
 from mesh.routing.messages import (
+    HOP_RANK_INCREASE_MAX,
+    INTERVAL_EXPONENT_MAX,
     Configuration,
     Dao,
     DaoAck,
@@ -35,16 +37,16 @@ from tests.support.debian import needs
 octet = st.integers(0, 255)
 word = st.integers(0, 0xFFFF)
 address = st.binary(min_size=16, max_size=16)
-
+exponent = st.integers(0, INTERVAL_EXPONENT_MAX)
 configurations = st.builds(
     Configuration,
-    octet,
-    octet,
+    exponent,
+    exponent,
     octet,
     word,
+    st.integers(1, HOP_RANK_INCREASE_MAX),
+    st.integers(1, 0xFF),
     st.integers(1, 0xFFFF),
-    octet,
-    word,
     word,
     st.integers(0, 7),
     st.booleans(),

@@ -18,11 +18,20 @@ import pytest
 from amistack.errors import LocalProtocolError, TableFull
 from amistack.framing import Priority
 from mesh.packet import BROADCAST, ROOT, Packet, PacketKind, RplMark, ShortAddress
-from mesh.routing.dodag import State
+from mesh.routing.dodag import Dodag, State
 from mesh.routing.downward import ANSWERED_TIME
 from mesh.routing.events import RouteConfirmed, RouteFailed
-from mesh.routing.messages import INFINITE_RANK, Dao, Dio, Transit, address_of
+from mesh.routing.messages import (
+    INFINITE_RANK,
+    INTERVAL_EXPONENT_MAX,
+    Configuration,
+    Dao,
+    Dio,
+    Transit,
+    address_of,
+)
 from mesh.routing.node import WAITING_COUNT_MAX, MeshNode
+from mesh.routing.profile import load_profile
 from mesh.routing.strangers import ASK_AGAIN, ASK_TRIES
 from mesh.routing.telling import LATER_DELAY
 from mesh.security import Seal
@@ -563,6 +572,81 @@ def test_replayed_frames_change_nothing() -> None:
     assert world.counters()["replayed"] > 10
 
 
+def wrong_configurations(dio: Dio) -> list[Configuration]:
+    """What no root of that network says, be it from the parent itself."""
+    right = dio.configuration
+    assert right is not None
+    return [
+        replace(right, hop_rank_increase_min=0),
+        replace(right, hop_rank_increase_min=right.hop_rank_increase_min // 2),
+        replace(right, hop_rank_increase_min=0xFFFF),
+        replace(right, interval_min=INTERVAL_EXPONENT_MAX + 1),
+        replace(right, interval_doublings=INTERVAL_EXPONENT_MAX + 1),
+        replace(right, lifetime=0),
+        replace(right, lifetime_unit=0),
+        replace(right, objective=0),
+    ]
+
+
+def test_one_that_says_wrong_figures_takes_its_way_from_nobody() -> None:
+    world = formed(World(19).grid(4, 4, 0.95, 0.8))
+    node = world.nodes[6]
+    parent, right = node.preferred_parent, node.dodag.dio()
+    assert parent is not None
+    assert right is not None
+    stranger = next(
+        row for row in node.dodag.neighbours if row.eui != parent and row.short != 1
+    ).short
+    counter = 5_000_000
+    for wrong in wrong_configurations(right):
+        for rank in (INFINITE_RANK, right.rank + 256):
+            dio = replace(right, rank=rank, configuration=wrong)
+            octets = frame_of(stranger, control(stranger, BROADCAST, dio.encode()), None, counter)
+            counter += 100
+            node.receive_frame(octets, now=world.now)
+    world.touch(6)
+    assert node.preferred_parent == parent
+    world.run(120.0)
+    assert not world.orphans()
+    assert {each.dodag.configuration for each in world.nodes.values()} == {right.configuration}
+
+
+@pytest.mark.parametrize(
+    ("who", "version", "is_taken"),
+    [("parent", 0, True), ("parent", -1, False), ("another", 0, False)],
+)
+def test_the_roots_figures_come_down_from_parent_to_child(
+    who: str, version: int, *, is_taken: bool
+) -> None:
+    world = formed(World(19).grid(4, 4, 0.95, 0.8))
+    node = world.nodes[6]
+    dio, parent = node.dodag.dio(), node.dodag.preferred
+    assert dio is not None
+    assert dio.configuration is not None
+    assert parent is not None
+    source = parent.short
+    if who == "another":
+        source = next(row for row in node.dodag.neighbours if row is not parent).short
+    new = replace(dio.configuration, redundancy=3)
+    told = replace(dio, rank=parent.rank, version=dio.version + version, configuration=new)
+    packet = control(source, BROADCAST, told.encode())
+    node.receive_frame(frame_of(source, packet, None, 5_000_000), now=world.now)
+    assert (node.dodag.configuration == new) is is_taken
+
+
+def test_a_node_without_a_way_takes_the_figures_of_whom_it_may_join() -> None:
+    other = load_profile("wisun-large").configuration
+    fresh = Dodag(load_profile("rfc8036"), random.Random(1), dodag_id=DODAG_ID)
+    fresh.start(now=0.0)
+    unit = other.hop_rank_increase_min
+    assert unit != fresh.configuration.hop_rank_increase_min
+    dio = Dio(0, 240, unit, 0, DODAG_ID, other)
+    for rank, is_taken in ((INFINITE_RANK, False), (unit, True)):
+        said = replace(dio, rank=rank)
+        fresh.hear_dio(eui(9), 9, said, now=1.0, is_for_us=False, rssi_dbm=None)
+        assert (fresh.configuration == other) is is_taken
+
+
 def test_messages_that_contradict_themselves_change_nothing() -> None:
     world = formed(World(19).line(4))
     node = world.nodes[3]
@@ -574,6 +658,7 @@ def test_messages_that_contradict_themselves_change_nothing() -> None:
         replace(dio, instance=5),
         replace(dio, mode=2),
         replace(dio, dodag_id=bytes(16)),
+        *(replace(dio, configuration=one) for one in wrong_configurations(dio)),
         replace(dio, version=(dio.version - 3) & 0xFF),
     ]
     before = state_of(node)

@@ -53,6 +53,8 @@ def test_wisun_is_what_the_facts_say() -> None:
         "[parents]\ncount_max = 0\n",
         "[links]\nattempts_max = 0\n",
         "[dodag]\nlifetime = 256\n",
+        "[dodag]\nlifetime = 0\n",
+        "[dodag]\nlifetime_unit = 0\n",
         "[dodag]\nrank_increase_max = 70000\n",
         "dodag = 1\n",
     ],
