@@ -248,15 +248,18 @@ class ReportSchedule:
 
     The node hands in what it would report whenever something about that changed, and asks for
     `next_timer`. A report is due REPORT_PERIOD_S after the last (up to a tenth sooner, so that
-    neighbours drift apart), at once for the reasons in AT_ONCE, within BOOT_SPREAD_S of a boot,
+    neighbours drift apart), at once for the reasons in AT_ONCE, within `boot_spread` of a boot,
     and otherwise CHANGE_DELAY_S after a change beyond hysteresis was first seen, but not sooner
     than CHANGE_SPACING_S after the last report, doubled with each of its kind up to
     CHANGE_SPACING_MAX_S; in a wide area after longer times.
     """
 
-    def __init__(self, chance: random.Random, *, sequence: int = 0) -> None:
-        """`sequence` is the number of the next report."""
+    def __init__(
+        self, chance: random.Random, *, sequence: int = 0, boot_spread: float = BOOT_SPREAD_S
+    ) -> None:
+        """`sequence` is the number of the next report; `boot_spread` is in seconds."""
         self._chance = chance
+        self._boot_spread = boot_spread
         self._sequence = sequence & 0xFFFF
         self._told: TopologyReport | None = None
         self._told_at = 0.0
@@ -283,7 +286,7 @@ class ReportSchedule:
         due = now
         width = min(width_of(path_etx), WIDTH_MAX)
         if reason in BOOTS:
-            due += self._chance.uniform(0.0, BOOT_SPREAD_S * width)
+            due += self._chance.uniform(0.0, self._boot_spread * width)
         elif reason not in AT_ONCE:
             due += CHANGE_DELAY_S
             if self._told is not None:

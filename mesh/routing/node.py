@@ -108,7 +108,8 @@ class MeshNode:
         self.counters: Counter[str] = core.counters
         self.happened = core.events
         """What `events` hands over, but for what the seal wants."""
-        self._profile = profile
+        self.profile = profile
+        """The figures of its network."""
         self._outbox = Outbox(core)
         self._downward = Downward(core, self._outbox)
         self._upward = Upward(core, self._outbox, self._downward)
@@ -188,7 +189,7 @@ class MeshNode:
             self.short,
             ShortAddress(destination),
             payload,
-            self._profile.links.hop_limit,
+            self.profile.links.hop_limit,
             RplMark(self.rank),
             attempt=mark,
         )

@@ -91,6 +91,9 @@ class Routes:
     first_spread: float = 30.0
     """Seconds over which the first DAO of a life is spread, for each ETX of the path; unless the
     node has something else to say."""
+    report_spread: float = 900.0
+    """Seconds over which the first topology report of a life is spread, from when the root knows
+    the node; more in a wide area."""
     dao_retry: float = 5.0
     """Seconds to the first repetition; doubled for each next one."""
     dao_tries: int = 4

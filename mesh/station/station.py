@@ -92,7 +92,9 @@ class Station:
             node.carrying.carry(self._long)
         self.counters: Counter[str] = Counter()
         self._boot: Reason | None = boot
-        self._schedule = ReportSchedule(chance, sequence=report_sequence)
+        self._schedule = ReportSchedule(
+            chance, sequence=report_sequence, boot_spread=node.profile.routes.report_spread
+        )
         self._look_at = NEVER
         self._due = NEVER
         self._hops = HOPS_UNKNOWN

@@ -81,6 +81,7 @@ def test_the_last_report_of_each_node_waits_for_the_backhaul() -> None:
 
 def test_a_report_that_waits_gives_way_to_one_that_is_on_its_way() -> None:
     world, _ = connected(3)
+    world.run(30.0)  # Its own nodes have reported by then.
     collector = world.collector()
     world.is_piped = False
     for number in range(300):  # The queue of what goes first is full.
@@ -100,6 +101,7 @@ def test_a_report_that_waits_gives_way_to_one_that_is_on_its_way() -> None:
 
 def test_reports_that_a_connection_took_with_it_come_by_the_next() -> None:
     world, _ = connected(3)
+    world.run(30.0)  # Its own nodes have reported by then.
     world.is_piped = False
     world.collector()._send_up(report_up(2, 7), world.now)
     world.collector()._send_up(report_up(3, 8), world.now)

@@ -6,6 +6,8 @@ reach the root with the hops of their node; nothing a neighbour sends makes a st
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from amistack.errors import LocalProtocolError
@@ -169,6 +171,26 @@ def test_after_a_boot_everybody_reports_once_with_its_hops() -> None:
         assert last.hops in (short - 1, HOPS_UNKNOWN)
     made = [event for _, at, event in world.happened if at == 1 and isinstance(event, ReportMade)]
     assert [TopologyReport.decode(event.octets).hops for event in made] == [0]
+
+
+@pytest.mark.parametrize("spread", [5.0, 600.0])
+def test_how_far_first_reports_are_spread_is_the_profiles(spread: float) -> None:
+    world = StationWorld(1)
+    routes = dataclasses.replace(world.profile.routes, report_spread=spread)
+    world.profile = dataclasses.replace(world.profile, routes=routes)
+    for short in range(2, 42):
+        world.link(1, short)
+    world.start()
+    world.run(300.0, until=lambda: not world.orphans() and not world.unrouted())
+    begin = world.now
+    world.run(spread + 5.0)
+    first = {
+        event.source: at
+        for at, _, event in reversed(world.received)
+        if event.kind == PacketKind.TOPOLOGY
+    }
+    assert set(first) == set(range(2, 42))
+    assert max(first.values()) >= begin + spread / 2
 
 
 def test_hops_are_known_from_the_roots_answer() -> None:
