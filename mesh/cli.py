@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         "--hours", type=_hours, metavar="H", help="simulated, if not the scenario's"
     )
     simulate.add_argument("--rate", type=int, metavar="BPS", help="of the radio, in bit/s")
+    simulate.add_argument(
+        "--frame-octets", type=int, metavar="N", help="the longest frame, MAC and all (the radio's)"
+    )
     simulate.add_argument("--json", action="store_true", help="print JSON")
     simulate.add_argument("--pcap", type=Path, metavar="FILE", help="what was on the air: pcapng")
     simulate.add_argument(
@@ -189,6 +192,8 @@ def _scenario(options: argparse.Namespace) -> Scenario:
         scenario = dataclasses.replace(scenario, hours=options.hours)
     if options.rate is not None:
         scenario = dataclasses.replace(scenario, rate_bps=options.rate)
+    if options.frame_octets is not None:
+        scenario = dataclasses.replace(scenario, frame_octets_max=options.frame_octets)
     return scenario
 
 

@@ -18,8 +18,7 @@ from typing import Final
 
 from interop.bench.figure import BenchError, Figure, Size
 from mesh.sim.nodes import make_mesh_router
-from mesh.sim.radio import read_radio
-from mesh.sim.scenario import Load, Scenario, Settlement
+from mesh.sim.scenario import Load, Scenario, Settlement, radio_of
 from mesh.sim.traffic import DAY_S
 from mesh.sim.world import World
 
@@ -77,7 +76,7 @@ def made(meter_count: int) -> World:
         settlement=Settlement("grid", meter_count, 1),
         load=Load(bursts_per_day=4.0),
     )
-    radio = read_radio(scenario.radio).at_rate(scenario.rate_bps)
+    radio = radio_of(scenario)
     return World(scenario, make_mesh_router, seed=SEED, radio=radio)
 
 

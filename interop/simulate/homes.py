@@ -20,12 +20,12 @@ from interop.world.air import AirCollector, AirHost, AirMeter, OnAir
 from interop.world.clock_loop import at_once
 from interop.world.streams import Streams
 from interop.world.world import world_key
+from mesh.fragments import FragmentSettings
 from mesh.routing.node import MeshNode
 from mesh.routing.profile import load_profile
 from mesh.sim.machine import NodeMachine
 from mesh.sim.nodes import CIPHERS, KEY_INDEX, NETWORK_KEY
-from mesh.sim.radio import read_radio
-from mesh.sim.scenario import Scenario
+from mesh.sim.scenario import Scenario, radio_of
 from mesh.sim.stations import Stations
 from mesh.station.station import Station
 from meterd.daemon import load_settings
@@ -77,8 +77,11 @@ class Homes:
     def __post_init__(self) -> None:
         self.homes = [Home(self.folder / f"node-{n}") for n in range(len(self.addresses))]
         scenario = self.scenario
+        radio = radio_of(scenario)
         self.radio = RadioTraits(
-            read_radio(scenario.radio).sensitivity_dbm, CIPHERS[scenario.cipher]
+            radio.sensitivity_dbm,
+            CIPHERS[scenario.cipher],
+            FragmentSettings.where_needed(radio.frame_octets_max, overhead=radio.mac_octets),
         )
         profile = load_profile(scenario.profile)
         # As of any simulated node: eight queues, what waits for a way up, the one in flight.

@@ -24,9 +24,8 @@ from interop.simulate.town import OPENING_S, Town
 from interop.simulate.truth import Days, Topology, days, stored_reads, topology
 from mesh.sim import scenario as in_the_box
 from mesh.sim.faults import plan
-from mesh.sim.radio import read_radio
 from mesh.sim.results import Figures
-from mesh.sim.scenario import SUFFIX, Scenario
+from mesh.sim.scenario import SUFFIX, Scenario, radio_of
 from mesh.sim.stations import Airtime
 
 STEP_COUNT: Final = 400
@@ -118,7 +117,7 @@ def _simulate(
     town = Town(
         scenario,
         seed=seed,
-        radio=read_radio(scenario.radio).at_rate(scenario.rate_bps),
+        radio=radio_of(scenario),
         folder=folder,
         history_days=history_days,
         kills=kills,

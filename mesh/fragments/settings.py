@@ -69,3 +69,10 @@ class FragmentSettings:
             )
         room = size_max - overhead - UNICAST_OVERHEAD
         return cls(packet_size_max=room, fragment_size=min(room - HEADER.size, FRAGMENT_SIZE_MAX))
+
+    @classmethod
+    def where_needed(cls, size_max: int, *, overhead: int) -> FragmentSettings | None:
+        """As `for_radio`; None for a radio whose frames have room for every packet."""
+        if size_max - overhead >= UNICAST_OVERHEAD + PACKET_SIZE_MAX:
+            return None
+        return cls.for_radio(size_max, overhead=overhead)

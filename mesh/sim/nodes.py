@@ -18,6 +18,7 @@ from typing import Final
 from amistack.errors import MeshError, TableFull
 from amistack.framing import Priority
 from amistack.identifiers import Eui64
+from mesh.fragments import FragmentSettings
 from mesh.packet import NO_ADDRESS, ROOT, Packet, PacketKind
 from mesh.reports import Reason
 from mesh.routing.dao import Route
@@ -28,8 +29,7 @@ from mesh.security import AesCcm, Cipher, CountersWanted, Seal
 from mesh.security.frame import ACK_TAG_SIZE, TAG_SIZE, FrameHeader, FrameType
 from mesh.sim.capture import Capture
 from mesh.sim.machine import NodeMachine
-from mesh.sim.radio import read_radio
-from mesh.sim.scenario import Scenario
+from mesh.sim.scenario import Scenario, radio_of
 from mesh.station.station import Station
 
 NETWORK_KEY: Final = bytes(range(16))
@@ -94,6 +94,8 @@ class MeshRouter:
     profile: Profile
     make_cipher: Callable[[bytes], Cipher]
     sensitivity_dbm: float
+    fragments: FragmentSettings | None = None
+    """For a radio whose frames are too short for some packets."""
     disks: list[_Disk] = field(init=False)
     numbers: dict[Eui64, int] = field(init=False)
     queue_bound: int = field(init=False)
@@ -136,7 +138,13 @@ class MeshRouter:
             self._reserve(number, node, event)
         boot = Reason.POWER_RESTORED if disk.has_lived else Reason.COLD_BOOT
         disk.has_lived = True
-        station = Station(node, chance, boot=boot, report_sequence=disk.report_sequence)
+        station = Station(
+            node,
+            chance,
+            boot=boot,
+            report_sequence=disk.report_sequence,
+            fragments=self.fragments,
+        )
         station.start(now=now)
         for short, address in disk.neighbours.items():
             node.dodag.note_address(address, short, now=now)
@@ -210,13 +218,18 @@ class MeshRouter:
 
 
 def make_mesh_router(addresses: Sequence[Eui64], scenario: Scenario) -> MeshRouter:
-    """The router that a scenario asks for. Raises ConfigError for a profile that there is not."""
+    """The router that a scenario asks for.
+
+    Raises ConfigError for a profile that there is not, and for a radio with too short frames.
+    """
+    radio = radio_of(scenario)
     return MeshRouter(
         addresses,
         load_profile(scenario.profile),
         # All nodes have one key: one cipher made ready serves them all.
         cache(CIPHERS[scenario.cipher]),
-        read_radio(scenario.radio).sensitivity_dbm,
+        radio.sensitivity_dbm,
+        FragmentSettings.where_needed(radio.frame_octets_max, overhead=radio.mac_octets),
     )
 
 

@@ -110,6 +110,10 @@ class RadioParameters:
             )
         return replace(self, rate_bps=rate_bps)
 
+    def with_frames(self, octets_max: int) -> RadioParameters:
+        """The same radio with other frames at the longest. Raises ConfigError."""
+        return replace(self, frame_octets_max=octets_max)
+
     def airtime(self, size: int) -> float:
         """For how many seconds a frame of `size` octets holds the channel."""
         return (self.phy_octets + self.mac_octets + size) * 8 / self.rate_bps

@@ -16,12 +16,11 @@ from mesh.sim.failures import Failures
 from mesh.sim.faults import plan
 from mesh.sim.garbage import few_collections
 from mesh.sim.isolations import IsolationCases
-from mesh.sim.radio import read_radio
 from mesh.sim.repairs import RepairWatch
 from mesh.sim.results import DAY_S, Figures, figures
 from mesh.sim.returns import ReturnWatch
 from mesh.sim.router import Router
-from mesh.sim.scenario import Scenario
+from mesh.sim.scenario import Scenario, radio_of
 from mesh.sim.stations import Airtime
 from mesh.sim.world import World
 
@@ -57,8 +56,7 @@ class Simulation:
         prepare: Callable[[World], None] | None = None,
     ) -> None:
         """`prepare` may add watchers to the world before anything happens in it."""
-        radio = read_radio(scenario.radio).at_rate(scenario.rate_bps)
-        self.world = world = World(scenario, make_router, seed=seed, radio=radio)
+        self.world = world = World(scenario, make_router, seed=seed, radio=radio_of(scenario))
         self.repairs = RepairWatch(world)
         world.watch_deaths(self.repairs.died)
         self.returns = ReturnWatch(world)

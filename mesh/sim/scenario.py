@@ -14,6 +14,7 @@ from typing import Final
 from amistack.errors import ConfigError
 from amistack.settings import load
 from mesh.sim.placement import Shape
+from mesh.sim.radio import RadioParameters, read_radio
 
 SUFFIX: Final = ".toml"
 HOURS_MAX: Final = 24 * 366.0
@@ -182,6 +183,8 @@ class Scenario:
     """Without new load, before the end."""
     radio: str = "ref-915"
     rate_bps: int = 100_000
+    frame_octets_max: int = 0
+    """The longest frame, where it is another than the radio's; 0 for the radio's."""
     profile: str = "rfc8036"
     cipher: str = "aes-ccm"
     """`fast` for the same sizes without the cost: there is no outsider in such a world."""
@@ -199,6 +202,12 @@ class Scenario:
             raise ConfigError(f"cipher is {self.cipher!r}, expected aes-ccm or fast")
         if len(self.faults) > FAULT_COUNT_MAX:
             raise ConfigError(f"{len(self.faults)} faults, at most {FAULT_COUNT_MAX}")
+
+
+def radio_of(scenario: Scenario) -> RadioParameters:
+    """The radio, at the rate and with the frames that the scenario has. Raises ConfigError."""
+    radio = read_radio(scenario.radio).at_rate(scenario.rate_bps)
+    return radio.with_frames(scenario.frame_octets_max) if scenario.frame_octets_max else radio
 
 
 def scenarios() -> list[str]:

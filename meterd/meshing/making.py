@@ -15,6 +15,7 @@ from amistack.errors import ConfigError
 from amistack.identifiers import Eui64
 from amistack.keystore import load_network_key
 from amistack.machine import Peer
+from mesh.fragments import FragmentSettings
 from mesh.reports import Reason
 from mesh.routing.node import MeshNode, Role
 from mesh.security import AesCcm, Cipher, Seal
@@ -29,6 +30,8 @@ class RadioTraits:
 
     sensitivity_dbm: float | None = None
     make_cipher: Callable[[bytes], Cipher] = AesCcm
+    fragments: FragmentSettings | None = None
+    """How packets are cut; None where frames have room for every packet, as over UDP."""
 
 
 def make_station(
@@ -71,6 +74,7 @@ def make_station(
         dice,
         boot=boot,
         report_sequence=keeper.begin_reports(),
+        fragments=radio.fragments,
     )
 
 

@@ -217,6 +217,20 @@ def test_backhaul_that_is_lost_for_a_while_costs_no_reading_and_no_alarm() -> No
     assert figure(done, "classes", "C1", "eventually") == figure(done, "classes", "C1", "sent")
 
 
+def test_frames_that_hold_no_report_carry_every_day_in_fragments() -> None:
+    """The real programs over a radio with 127 octets a frame, 30 of them its own."""
+    scenario = dataclasses.replace(street(meters=12), frame_octets_max=127)
+    sizes: list[int] = []
+
+    def watch(town: Town) -> None:
+        town.stations.watchers.append(lambda at, by, to, octets: sizes.append(len(octets)))
+
+    done = run(scenario, prepare=watch)
+    check_whole(done)
+    assert max(sizes) == 127 - 30
+    assert figure(done, "classes", "C1", "eventually") == figure(done, "classes", "C1", "sent")
+
+
 def test_area_without_power_over_midnight_catches_up() -> None:
     fault = Fault(kind="area-off", radius_m=60.0, at_s=3000.0, for_s=1800.0)
     done = run(street(hours=4.0, meters=12, faults=[fault]))

@@ -18,6 +18,7 @@ from amistack.errors import ConfigError, LocalProtocolError
 from mesh.sim.chance import Chance
 from mesh.sim.clock import VirtualClock
 from mesh.sim.faults import plan
+from mesh.sim.nodes import make_mesh_router
 from mesh.sim.placement import Shape, place
 from mesh.sim.run import Run, simulate
 from mesh.sim.scenario import (
@@ -346,6 +347,31 @@ def test_scenario_that_cannot_be_is_refused_in_one_line(
         read_scenario(str(file))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("octets", "line"),
+    [
+        (63, "frame_octets_max is 63, expected 64 to 2047"),
+        (2048, "frame_octets_max is 2048, expected 64 to 2047"),
+        (126, "frames of 126 octets, expected 127 to 2047"),
+    ],
+)
+def test_frames_that_are_too_short_or_too_long_are_refused(octets: int, line: str) -> None:
+    scenario = dataclasses.replace(SMALL, frame_octets_max=octets)
+    with pytest.raises(ConfigError, match=line):
+        simulate(scenario, make_mesh_router, seed=1)
+
+
+@pytest.mark.parametrize(("octets", "is_cut"), [(127, True), (400, True), (2047, False)])
+def test_what_a_frame_does_not_hold_goes_in_fragments(octets: int, *, is_cut: bool) -> None:
+    scenario = dataclasses.replace(SMALL, frame_octets_max=octets)
+    router = make_mesh_router([], scenario)
+    assert (router.fragments is not None) is is_cut
+    figures = simulate(scenario, make_mesh_router, seed=1).figures
+    reports = figures["daily_reports"]
+    assert isinstance(reports, dict)
+    assert reports["eventually"] == reports["expected"] > 0
 
 
 def test_scenario_that_there_is_not_is_named() -> None:
