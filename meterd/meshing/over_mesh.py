@@ -52,8 +52,15 @@ class OverMesh:
     def counts(self) -> dict[str, int]:
         """What this, its link and its node counted since the start, by `mesh: reason`."""
         node = self._station.node
-        every = (self.counters, self._lan.counters, self._station.counters, node.counters)
-        counted = sum((Counter(one) for one in (*every, node.seal.refused)), Counter[str]())
+        every = (
+            self.counters,
+            self._lan.counters,
+            self._station.counters,
+            node.counters,
+            node.dodag.counters,
+            node.seal.refused,
+        )
+        counted = sum((Counter(one) for one in every), Counter[str]())
         if self._counters.failures:
             counted["storage failed"] += self._counters.failures
         return {f"mesh: {reason}": count for reason, count in counted.items()}

@@ -70,8 +70,12 @@ class Serving:
             self._lan.counters,
             collector.counters,
             collector.line.counters,
+            collector.requests.counters,
+            collector.held.counters,
             collector.station.counters,
             node.counters,
+            node.dodag.counters,
+            {} if node.routes is None else node.routes.counters,
             node.seal.refused,
         )
         counted = sum((Counter(one) for one in every), Counter[str]())

@@ -37,21 +37,24 @@ DODAG_ID: Final = bytes.fromhex("fd000000000000000000000000000001")
 LAN: Final = LinkQuality(delay_min=0.001, delay_max=0.004)
 ROOT_EUI: Final = Eui64(bytes.fromhex("02000000000000c1"))
 RELAY_EUI: Final = Eui64(bytes.fromhex("02000000000000b2"))
+STRANGER_EUI: Final = Eui64(bytes.fromhex("02000000000000d3"))
 METER_SHORT: Final = 3
+STRANGER_SHORT: Final = 9
 
 
 def station_of(
     own: Eui64, short: int, dice: random.Random, *, counter: int = 0, dtsn: int | None = None
 ) -> Station:
-    """A station with nothing kept; a root if its short address is 1."""
+    """A station with nothing kept; a root if its short address is 1, or a stranger's."""
+    dodag_id = {1: DODAG_ID, STRANGER_SHORT: bytes(16)}.get(short)
     node = MeshNode(
         own,
         short,
         Seal(own, {0: KEY}, active=0, stored_counter=counter),
         load_profile("lab"),
         dice,
-        role=Role.COLLECTOR if short == 1 else Role.METER,
-        dodag_id=DODAG_ID if short == 1 else None,
+        role=Role.METER if dodag_id is None else Role.COLLECTOR,
+        dodag_id=dodag_id,
         dtsn=dtsn,
     )
     return Station(node, dice)
@@ -123,6 +126,11 @@ class Simple:
             except (TableFull, LocalProtocolError):
                 continue
         self.lan.give_way(now=self.now)
+
+
+def stranger_beside(*neighbours: Peer) -> Simple:
+    """A root of another DODAG, with the same network key."""
+    return Simple(STRANGER_EUI, STRANGER_SHORT, neighbours)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from meterd.parts import Urgency
 from meterd.recorder import RETENTION_DAYS
 from meterd.storage import Storage
 from tests.meterd.bench import METER
-from tests.meterd.meshing.bench import METER_SHORT, MeshBench
+from tests.meterd.meshing.bench import METER_SHORT, MeshBench, stranger_beside
 from tests.support.head_end import read_request
 from tests.support.worlds import LinkQuality
 
@@ -60,6 +60,19 @@ def test_it_answers_an_on_demand_read() -> None:
     bench = settled()
     read(bench)
     assert len(bench.head_end.read_answers) == 1
+
+
+def test_what_the_tree_refuses_stands_among_the_counts() -> None:
+    bench = MeshBench()
+    bench.power_on()
+    bench.world.elapse(60)
+    assert "mesh: dio: another dodag" not in bench.meter.counts()
+    stranger = stranger_beside("meter")
+    stranger.start(bench.world.now)
+    bench.world.add("stranger", stranger)
+    bench.world.elapse(60)
+    counted = bench.station.node.dodag.counters["dio: another dodag"]
+    assert bench.meter.counts()["mesh: dio: another dodag"] == counted > 0
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -20,6 +20,7 @@ from mesh.collector.events import BackhaulChanged, KeepRow
 from mesh.lan import Lan
 from mesh.packet import PacketKind
 from mesh.routing.events import PacketReceived, ParentChanged
+from mesh.routing.messages import sequence_after
 from mesh.station.events import Event
 from mesh.station.station import RESUME_SPREAD_S
 from meterd.meshing.keeper import FIRST_VERSION, NodeKeeper
@@ -27,7 +28,14 @@ from meterd.meshing.serving import Serving
 from meterd.storage import Storage
 from tests.mesh.collector.world import AREA, HeadEnd
 from tests.meterd.bench import EPOCH
-from tests.meterd.meshing.bench import LAN, RELAY_EUI, ROOT_EUI, Simple, station_of
+from tests.meterd.meshing.bench import (
+    LAN,
+    RELAY_EUI,
+    ROOT_EUI,
+    Simple,
+    station_of,
+    stranger_beside,
+)
 from tests.support.power import TornFiles
 from tests.support.worlds import World
 
@@ -263,6 +271,36 @@ def test_packets_cross_both_ways_and_the_table_is_told() -> None:
     bench.serving.backhaul_lost(now=bench.world.now)
     bench.world._hosts["collector"].settle()
     assert bench.events[-1].is_up is False
+
+
+def test_what_routing_and_the_backhauls_parts_refuse_stands_among_the_counts() -> None:
+    bench = formed()
+    bench.meter.station.send(b"early", priority=Priority.ON_DEMAND, now=bench.world.now)
+    bench.meter.lan.give_way(now=bench.world.now)
+    bench.world._hosts["meter"].settle()
+    stranger = stranger_beside("collector")
+    stranger.start(bench.world.now)
+    bench.world.add("stranger", stranger)
+    bench.world.elapse(60)
+    head_end = bench.connect()
+    for _ in range(2):
+        head_end.say(Down(1, METER_SHORT, 0, Priority.ON_DEMAND, b"x"), bench.world.now)
+    routes = bench.serving.collector.station.node.routes
+    assert routes is not None
+    row = routes.rows[METER_SHORT]
+    later = sequence_after(sequence_after(row.path_sequence))
+    routes.rows[METER_SHORT] = replace(row, path_sequence=later)
+    head_end.say(Command(2, Order.ASK_FOR_ROUTES), bench.world.now)
+    bench.pump()
+    bench.world.elapse(60)
+    counts = bench.serving.counts()
+    for reason in (
+        "dio: another dodag",  # the tree
+        "dao: old path sequence",  # the table of routes
+        "dropped: no backhaul",  # what is held
+        "request repeated",  # what was asked for
+    ):
+        assert counts.get(reason, 0) >= 1, (reason, counts)
 
 
 def test_a_head_end_that_does_not_accept_is_asked_again() -> None:
