@@ -252,7 +252,10 @@ class Collector:
             case RouteFailed():
                 self._take_failure(event, now)
             case EchoAnswered(echo):
-                self.probes.answered(echo, now=now)
+                if self.denials.is_on(echo.way):
+                    self.counters["dropped: denied"] += 1
+                else:
+                    self.probes.answered(echo, now=now)
             case ReportMade(octets):
                 own = Up(self._node.short, PacketKind.TOPOLOGY, Priority.CONTROL, octets, hops=0)
                 self._send_up(own, now)
@@ -263,13 +266,13 @@ class Collector:
         if event.kind not in PASSED_UP:
             self.counters["dropped: kind of packet"] += 1
             return
-        if event.source in self.denials.shorts:
-            self.counters["dropped: denied"] += 1
-            return
         message = up_of(event, self._node, hop_limit=self._hop_limit)
         self._send_up(message, now)
 
     def _send_up(self, message: Up, now: float) -> None:
+        if message.source in self.denials.shorts:
+            self.counters["dropped: denied"] += 1
+            return
         is_up = self.line.is_up
         is_sent = is_up and self.line.send(message, message.priority, now=now)
         if is_sent and is_report(message):
@@ -307,9 +310,13 @@ class Collector:
             case Broadcast():
                 self._broadcast(message, now)
             case Probe():
-                self.probes.probe(message, way_of(message, self._node, now), now=now)
+                if self._is_denied(message):
+                    self.probes.refuse(message)
+                else:
+                    self.probes.probe(message, way_of(message, self._node, now), now=now)
             case Trace():
-                self.probes.trace(message, way_of(message, self._node, now), now=now)
+                way = None if self._is_denied(message) else way_of(message, self._node, now)
+                self.probes.trace(message, way, now=now)
             case _:
                 self.counters["refused: a collector's message"] += 1
 
@@ -320,6 +327,9 @@ class Collector:
 
     def _send_down(self, message: Down, now: float) -> None:
         if not self.requests.begin(message, now=now):
+            return
+        if self._is_denied(message):
+            self.requests.refused(message.request, What.NO_ROUTE)
             return
         try:
             is_taken = self.station.send(
@@ -338,6 +348,13 @@ class Collector:
                 self.requests.queued(message.request)
             else:
                 self.requests.refused(message.request, What.NO_ROUTE)
+
+    def _is_denied(self, message: Down | Probe | Trace) -> bool:
+        """Whether its end, or a relay that the head-end names, is kept out."""
+        if not self.denials.is_on((message.destination, *(message.relays or ()))):
+            return False
+        self.counters["refused: denied"] += 1
+        return True
 
     def _broadcast(self, message: Broadcast, now: float) -> None:
         what = What.SENT
@@ -431,7 +448,9 @@ class Collector:
         """Reports that waited, in the table's queue as it runs empty: nobody waits for them."""
         room = STREAM_AHEAD - self.line.depth(TABLE_PRIORITY)
         for held in self.held.take_reports(room, now=now):
-            if not self.line.send(held, TABLE_PRIORITY, now=now):
+            if held.source in self.denials.shorts:
+                self.counters["dropped: denied"] += 1
+            elif not self.line.send(held, TABLE_PRIORITY, now=now):
                 self.held.put_back(held, now=now)
 
     def _stream_table(self, now: float) -> int | None:

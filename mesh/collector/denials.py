@@ -5,6 +5,7 @@ Limit   DENIED_COUNT_MAX nodes; one more is not denied, and the head-end is told
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from amistack.identifiers import Eui64
@@ -28,6 +29,10 @@ class Denials:
     def nodes(self) -> set[Eui64]:
         """All of them."""
         return set(self._denied)
+
+    def is_on(self, way: Sequence[int]) -> bool:
+        """Whether one of these short addresses is kept out."""
+        return not self.shorts.isdisjoint(way)
 
     def set(self, node: Eui64, short: int, *, is_denied: bool) -> bool:
         """Whether it is as wished: False at the bound."""

@@ -76,6 +76,10 @@ class Probes:
         else:
             self._ask(_Asking(message.request, tuple(way), now, now + message.deadline))
 
+    def refuse(self, message: Probe) -> None:
+        """Tell of a way that is not to be taken: nothing is tried beyond here."""
+        self._results.append(Probed(message.request, Outcome.NOT_PASSED, 0))
+
     def trace(self, message: Trace, way: Sequence[int] | None, *, now: float) -> None:
         """Ask each node of `way`, from here to the destination, the nearest first."""
         if any(one.request == message.request and one.trace is not None for one in self._open()):

@@ -6,9 +6,11 @@ is done or refused, and said to be.
 
 from __future__ import annotations
 
+from amistack.framing import Priority
 from mesh.backhaul import (
     Command,
     CommandDone,
+    Down,
     Forget,
     Order,
     Outcome,
@@ -19,11 +21,14 @@ from mesh.backhaul import (
     Trace,
     Traced,
     Up,
+    What,
     Why,
 )
 from tests.mesh.collector.world import (
     CollectorWorld,
+    HeadEnd,
     connected,
+    fates,
 )
 from tests.mesh.routing.medium import eui
 
@@ -204,3 +209,78 @@ def test_who_is_denied_is_out_wherever_it_is_and_after_a_restart_too() -> None:
     world.run(5.0)
     assert head_end.of(Up)[-1].source == 4
     assert set(head_end.table()) == {2, 3, 4}
+
+
+def denying(*nodes: int) -> tuple[CollectorWorld, HeadEnd]:
+    """A line of five; the others believe that nothing has changed, as a head-end may."""
+    world, head_end = connected()
+    for node in nodes:
+        world.say(Command(100 + node, Order.DENY, eui(node), node))
+    world.run(1.0)
+    return world, head_end
+
+
+def test_nothing_is_sent_to_who_is_denied_nor_over_it() -> None:
+    world, head_end = denying(4)
+    for request, destination, relays in (
+        (1, 4, (2, 3)),
+        (2, 4, None),
+        (3, 5, (2, 3, 4)),
+        (4, 5, None),
+        (5, 3, (2,)),
+    ):
+        world.say(Down(request, destination, 0, Priority.ON_DEMAND, b"?", relays=relays))
+        world.run(5.0)
+    assert [fates(head_end, request) for request in (1, 2, 3, 4)] == [[What.NO_ROUTE]] * 4
+    assert fates(head_end, 5) == [What.QUEUED, What.SENT]
+    assert not world.delivered(4, 0)
+    assert not world.delivered(5, 0)
+    assert world.collector().counters["refused: denied"] == 3
+    assert len(world.collector().requests) == 1  # The one that was sent.
+
+
+def test_no_probe_and_no_trace_goes_to_who_is_denied_nor_over_it() -> None:
+    world, head_end = denying(4)
+    world.say(Probe(1, 4, (2, 3)))
+    world.say(Probe(2, 5, (2, 3, 4)))
+    world.say(Probe(3, 4))
+    world.say(Probe(4, 3, (2,)))
+    world.say(Trace(5, 4, (2, 3)))
+    world.say(Trace(6, 3, (2,)))
+    world.run(20.0)
+    assert sorted((one.request, one.outcome, one.hops) for one in head_end.of(Probed)) == [
+        (1, Outcome.NOT_PASSED, 0),
+        (2, Outcome.NOT_PASSED, 0),
+        (3, Outcome.NOT_PASSED, 0),
+        (4, Outcome.ANSWERED, 2),
+    ]
+    refused, traced = head_end.of(Traced)
+    assert refused == Traced(5, ())
+    assert [row.node for row in traced.rows] == [2, 3]
+    world.say(Command(99, Order.ALLOW, eui(4), 4))
+    world.say(Probe(7, 4, (2, 3)))
+    world.run(10.0)
+    assert head_end.of(Probed)[-1].outcome is Outcome.ANSWERED
+
+
+def test_an_answer_that_is_under_way_when_a_node_is_denied_is_none() -> None:
+    world, head_end = connected()
+    world.say(Probe(1, 4, (2, 3), deadline=5))
+    world.say(Command(2, Order.DENY, eui(4), 4))
+    world.run(10.0)
+    assert [one.outcome for one in head_end.of(Probed)] == [Outcome.NO_ANSWER]
+    assert world.collector().counters["dropped: denied"] >= 1
+
+
+def test_what_waits_of_who_is_denied_is_not_passed_up() -> None:
+    world, _ = connected()
+    world.disconnect()
+    world.nodes[4].send(b"alarm", priority=Priority.ALARM, now=world.now)
+    world.touch(4)
+    world.run(5.0)
+    assert world.collector().held.alarm_count == 1
+    world.collector().keep_out(eui(4), 4, is_denied=True)
+    head_end = world.connect()
+    world.run(5.0)
+    assert 4 not in {up.source for up in head_end.of(Up)}
+    assert not len(world.collector().held)
