@@ -232,9 +232,22 @@ class MeshOperations:
         if (order in ABOUT_ONE) is (node is None):
             raise BadWish(f"{order.value} is {'about one node' if node is None else 'of an area'}")
         if node is not None:
+            if order is MeshOrder.DENY:
+                self._check_deniable(area, node)
             await self._note_denied(area, node, is_denied=order is MeshOrder.DENY)
         collectors = [c for c, known in center.collectors.known.items() if known.area == area]
         return await asyncio.gather(*(self._carry(c, order, node) for c in sorted(collectors)))
+
+    def _check_deniable(self, area: AreaId, node: Eui64) -> None:
+        center = self._dcc.center
+        collector = center.collectors.known.get(node)
+        if collector is not None:
+            raise BadWish(
+                f"{format_eui64(node)} is a collector of area {collector.area}, which cannot be "
+                "kept out; `headend mesh release` takes it out of the mesh"
+            )
+        if not center.dcc.graph.areas.get(area):
+            raise UnknownNode(f"area {area} has no nodes: nobody is kept out of it")
 
     async def _note_denied(self, area: AreaId, node: Eui64, *, is_denied: bool) -> None:
         denied = self._dcc.center.collectors.denied(area)

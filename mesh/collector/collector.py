@@ -134,7 +134,12 @@ class Collector:
         return is_sent
 
     def keep_out(self, node: Eui64, short: int = NO_NODE, *, is_denied: bool) -> bool:
-        """Deny a node, or allow it again; False at the bound. From disk: before `start`."""
+        """Deny a node, or allow it again; False at the bound, and for the collector itself.
+
+        From disk: before `start`.
+        """
+        if is_denied and node == self._node.own:
+            return False
         if not self.denials.set(node, short, is_denied=is_denied):
             return False
         self._events.append(KeepDenied(node, short, is_denied=is_denied))

@@ -252,6 +252,22 @@ def test_orders_reach_every_collector_of_the_area(site: Site, capsys: Output) ->
     }  # fmt: skip
 
 
+def test_nobody_is_kept_out_of_an_area_without_nodes(site: Site, capsys: Output) -> None:
+    shown(site, capsys, "mesh", "area", "98")
+    orders = len(site.orders())
+    assert site.run("mesh", "deny", "98", "cc" * 8) == 1
+    assert capsys.readouterr().err == ("headend: area 98 has no nodes: nobody is kept out of it\n")
+    with MeshClient(site.folder / "s.sock") as client, pytest.raises(ApiError) as refusal:
+        client.order(98, "deny", eui(METER))
+    assert refusal.value.problem is not None
+    assert refusal.value.problem.status == 404
+    assert site.run("mesh", "deny", AREA, eui(WEST).hex()) == 1
+    assert "kept out:" not in shown(site, capsys, "mesh", "status")
+    assert len(site.orders()) == orders
+    # What stands in a store from before can be taken back.
+    shown(site, capsys, "mesh", "allow", "98", "cc" * 8)
+
+
 def test_addresses_are_given_once_and_taken_back(site: Site, capsys: Output) -> None:
     new = ["aa" * 8, "bb" * 8]
     assert shown(site, capsys, "mesh", "assign", AREA, *new) == (
@@ -316,6 +332,7 @@ def test_options_of_mesh_commands_stand_anywhere(site: Site, capsys: Output) -> 
         (("mesh", "area", "8", "--dodag-id", "zz"), "the DODAGID is not in hex"),
         (("mesh", "area", "8", "--dodag-id", "00"), "DODAGID of 1 octets"),
         (("mesh", "refresh", "99"), "there is no area 99"),
+        (("mesh", "deny", AREA, eui(WEST).hex()), "is a collector of area 7, which cannot be kept"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -337,6 +354,7 @@ def test_what_cannot_be_done_is_one_line(
         (lambda client: client.ping(eui(METER), way=3), 422, "bad-request"),
         (lambda client: list(client.topology("json", 99)), 404, "unknown-node"),
         (lambda client: list(client.isolate(b"\xcc" * 8)), 404, "unknown-node"),
+        (lambda client: client.order(int(AREA), "deny", eui(EAST)), 422, "bad-request"),
     ],
 )
 def test_what_cannot_be_done_is_a_problem_with_its_kind(

@@ -284,3 +284,13 @@ def test_what_waits_of_who_is_denied_is_not_passed_up() -> None:
     world.run(5.0)
     assert 4 not in {up.source for up in head_end.of(Up)}
     assert not len(world.collector().held)
+
+
+def test_a_collector_does_not_deny_itself() -> None:
+    world, head_end = connected()
+    world.say(Command(1, Order.DENY, eui(1), 1))
+    world.say(Probe(2, 3, (2,)))
+    world.run(10.0)
+    assert head_end.of(CommandDone) == [CommandDone(1, is_done=False)]
+    assert [one.outcome for one in head_end.of(Probed)] == [Outcome.ANSWERED]
+    assert not len(world.collector().denials)
