@@ -25,7 +25,7 @@ from headend.dcc import views
 from headend.dcc.events import Isolated, Tried
 from headend.dcc.service import DccService
 from headend.domain.mesh import DENIED_MAX, DODAG_ID_SIZE, Area, Assignment, MeshOrder
-from headend.domain.refusals import BadWish, NotThere, TooMany, UnknownNode
+from headend.domain.refusals import BadWish, NotThere, TooMany, UnknownNode, listed
 from headend.store.interface import FIRST, Store
 from headend.store.mesh import (
     AssignAddresses,
@@ -34,6 +34,7 @@ from headend.store.mesh import (
     KeepArea,
     KeepDenied,
     ReleaseAddresses,
+    Released,
 )
 from mesh.backhaul import Order, Probed, Traced
 from mesh.topology.export import Format, export
@@ -142,8 +143,11 @@ class MeshOperations:
 
     async def release(self, nodes: Sequence[Eui64]) -> None:
         """Take nodes out of their areas, all or none."""
-        if not await self._store.commit(ReleaseAddresses(tuple(nodes))):
-            raise UnknownNode("one of these has no address in the mesh; nothing was changed")
+        outcome = await self._store.commit(ReleaseAddresses(tuple(nodes)))
+        assert isinstance(outcome, Released), "releases have no other outcome"
+        if outcome.unknown:
+            named = listed([format_eui64(node) for node in outcome.unknown], between=", ")
+            raise UnknownNode(f"nothing was changed: without an address in the mesh: {named}")
         for node in nodes:
             with contextlib.suppress(MeshError):
                 self._dcc.center.remove(node, now=self._dcc.now())

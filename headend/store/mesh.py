@@ -35,7 +35,7 @@ class AssignAddresses:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseAddresses:
-    """Take nodes out of their areas. The outcome: whether all of them were in one; else none is."""
+    """Take nodes out of their areas, all or none."""
 
     nodes: tuple[Eui64, ...]
 
@@ -75,4 +75,11 @@ class AssignmentRefused:
     nodes: tuple[Assignment, ...] = ()
 
 
-MeshOutcome = Assigned | AssignmentRefused
+@dataclass(frozen=True, slots=True)
+class Released:
+    """They have no addresses any more, unless one of them had none: those are `unknown`."""
+
+    unknown: tuple[Eui64, ...] = ()
+
+
+MeshOutcome = Assigned | AssignmentRefused | Released

@@ -29,6 +29,7 @@ from headend.store.mesh import (
     KeepDenied,
     KeepTopologyReports,
     ReleaseAddresses,
+    Released,
 )
 from headend.store.sqlite import SqliteStore, mesh
 from mesh.topology.facts import AreaId, Role
@@ -99,10 +100,10 @@ async def test_area_that_is_not_known_has_no_addresses(store: SqliteStore) -> No
 
 async def test_released_address_is_not_the_next_to_be_given_out(store: SqliteStore) -> None:
     await assign(store, A, B)
-    assert await store.commit(ReleaseAddresses((B,))) is True
+    assert await store.commit(ReleaseAddresses((B,))) == Released()
     await assign(store, C)
     assert (await shorts(store))[C] == (AREA, 3)
-    assert await store.commit(ReleaseAddresses((A, D))) is False
+    assert await store.commit(ReleaseAddresses((A, D, D))) == Released((D,))
     assert A in await shorts(store)
 
 

@@ -22,6 +22,7 @@ from headend.store.mesh import (
     MeshOutcome,
     MeshWrite,
     ReleaseAddresses,
+    Released,
 )
 from mesh.packet import NODE_ADDRESS_MAX
 from mesh.topology.facts import AreaId, Role
@@ -134,11 +135,12 @@ def _free_shorts(
     return found
 
 
-def _release(connection: sqlite3.Connection, write: ReleaseAddresses) -> bool:
-    if any(_find(connection, node) is None for node in write.nodes):
-        return False
-    _forget(connection, write.nodes)
-    return True
+def _release(connection: sqlite3.Connection, write: ReleaseAddresses) -> Released:
+    wanted = dict.fromkeys(write.nodes)
+    unknown = tuple(node for node in wanted if _find(connection, node) is None)
+    if not unknown:
+        _forget(connection, write.nodes)
+    return Released(unknown)
 
 
 def _forget(connection: sqlite3.Connection, nodes: Sequence[Eui64]) -> None:

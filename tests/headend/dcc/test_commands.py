@@ -326,7 +326,7 @@ def test_options_of_mesh_commands_stand_anywhere(site: Site, capsys: Output) -> 
         (("mesh", "assign", "99", "cc" * 8), "there is no area 99"),
         (("mesh", "assign", AREA), "no nodes are named"),
         (("mesh", "assign", AREA, eui(WEST).hex()), "a collector of area 7"),
-        (("mesh", "release", "cc" * 8), "nothing was changed"),
+        (("mesh", "release", RELAY, "cc" * 8), f"without an address in the mesh: {'cc' * 8}\n"),
         (("mesh", "area", "8", "--profile", "none"), "no profile 'none'"),
         (("mesh", "area", AREA, "--dodag-id", "00" * 16), "has another DODAGID"),
         (("mesh", "area", "8", "--dodag-id", "zz"), "the DODAGID is not in hex"),
