@@ -145,6 +145,7 @@ class DeviceDocument:
     path_sequence: int | None
     confirmed_age_s: float | None
     ways: tuple[WayDocument, ...]
+    is_kept_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +301,7 @@ def device_document(view: DeviceView) -> DeviceDocument:
         None if place is None else place.path_sequence,
         None if place is None else round(place.confirmed_age_s, 1),
         tuple(map(_way, view.ways)),
+        view.is_kept_out,
     )
 
 

@@ -29,7 +29,9 @@ def path(found: DeviceDocument) -> str:
             f"asked by    {found.located_at}, confirmed {age(found.confirmed_age_s)} ago"
             + ("" if found.path_sequence is None else f", path sequence {found.path_sequence}")
         )
-    if not found.ways:
+    if found.is_kept_out:
+        lines.append(f"kept out    of area {found.area}: `headend mesh allow` lets it in again")
+    elif not found.ways:
         lines.append("no way is known")
     for number, way in enumerate(found.ways):
         kind = "best way" if way.kind is None else f"alternate {number}, {way.kind}"

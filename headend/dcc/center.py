@@ -125,6 +125,7 @@ class Center:
             role=assignment.role,
             now=now,
         )
+        self._keep_out(node)
         joined = self.collectors.find(assignment.node)
         if joined is not None and joined.assignment != assignment:
             # It said hello as another one: it must say it again.
@@ -158,8 +159,18 @@ class Center:
         return True
 
     def deny(self, area: AreaId, node: Eui64, *, is_denied: bool) -> None:
-        """Keep a node out of an area, from the next hello of each collector on, or no longer."""
+        """Keep a node out of an area, from the next hello of each collector on, or no longer.
+
+        No way leads to it or over it from now on.
+        """
         self.collectors.deny(area, node, is_denied=is_denied)
+        self._keep_out(node)
+
+    def _keep_out(self, node: Eui64) -> None:
+        graph = self.dcc.graph
+        if node in graph and node not in self.collectors.known:
+            area = graph.area_of(graph.index_of(node))
+            self.dcc.keep_out(node, is_denied=self.collectors.is_denied(area, node))
 
     # Commands from above: datagrams
 

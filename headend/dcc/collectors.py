@@ -117,6 +117,10 @@ class Collectors:
                 raise TableFull(f"{DENIED_MAX} nodes are kept out of area {area}, the bound")
             denied[node] = None
 
+    def is_denied(self, area: AreaId, node: Eui64) -> bool:
+        """Whether a node is kept out of an area."""
+        return node in self._denied.get(area, ())
+
     def denied(self, area: AreaId) -> Sequence[Eui64]:
         """Who is kept out of an area."""
         return tuple(self._denied.get(area, ()))

@@ -294,8 +294,12 @@ class MeshOperations:
     # Small things
 
     def _require(self, node: Eui64) -> None:
-        if node not in self._dcc.center.dcc.graph:
+        graph = self._dcc.center.dcc.graph
+        if node not in graph:
             raise _unknown(node)
+        if graph.is_kept_out(node):
+            area = graph.area_of(graph.index_of(node))
+            raise NotThere(f"{format_eui64(node)} is kept out of area {area}: `headend mesh allow`")
 
     def _way(self, node: Eui64, number: int) -> Path:
         self._require(node)

@@ -70,6 +70,7 @@ class DeviceView:
     registered_for: str | None
     place: Place | None
     ways: tuple[WayView, ...]
+    is_kept_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ def device(center: Center, node: Eui64, *, now: float) -> DeviceView:
         None if status.registered_for is None else _words(status.registered_for.name),
         _place(dcc, node, now),
         tuple(_way(dcc, way, kind, now) for way, kind in ways_of(dcc, node)),
+        dcc.graph.is_kept_out(node),
     )
 
 

@@ -1,6 +1,6 @@
 """The Data Center Concentrator's whole view: graph, routes, locations and status, kept in step.
 
-In      `place`, `remove`, `set_backhaul`, `take_report`, `take_octets`, `take_route`,
+In      `place`, `remove`, `keep_out`, `set_backhaul`, `take_report`, `take_octets`, `take_route`,
         `handle_timer`
 Out     `graph`, `routes`, `locations`, `devices` to ask; `isolate` begins an isolation
 Raises  MeshError for what is not believed, counted in `graph.refused`; nothing has changed then
@@ -64,6 +64,10 @@ class Dcc:
         self.locations.forget(node)
         self.devices.remove(node)
         self._down_since.pop(node, None)
+
+    def keep_out(self, node: Eui64, *, is_denied: bool) -> None:
+        """Let no way lead to a node or over it, or again. Raises MeshError for one not known."""
+        self.routes.take_changes(self.graph.keep_out(node, is_denied=is_denied))
 
     def set_backhaul(self, collector: Eui64, state: Backhaul, *, now: float) -> None:
         """The connection of a collector came or went. Raises MeshError for what has none."""

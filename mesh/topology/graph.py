@@ -1,6 +1,6 @@
 """The graph of all areas: who is where, who hears whom how well, and how old each word is.
 
-In      `place`, `remove`, `set_backhaul`; `take_report`; `age` with the time
+In      `place`, `remove`, `keep_out`, `set_backhaul`; `take_report`; `age` with the time
 Out     what each call changed, as `Change`s: what a link costs now
 Raises  MeshError, counted in `refused` by reason, for what contradicts itself or what we know;
         nothing has changed then. TableFull at a bound
@@ -95,6 +95,7 @@ class Graph:
         self._reasons: list[Reason | None] = []
         self._stages = bytearray()
         self._backhauls: dict[Index, Backhaul] = {}
+        self._kept_out: set[Index] = set()
         self._rank_increases: dict[AreaId, int] = {}
         self._free: list[Index] = []
         # Nodes of each stage in the order in which they leave it; dictionaries keep that order.
@@ -168,10 +169,32 @@ class Graph:
         if not shorts:
             del self._areas[self._area_of[index]]
         self._backhauls.pop(index, None)
+        self._kept_out.discard(index)
         del self._indices[node]
         self._euis[index] = None
         self._free.append(index)
         return changes
+
+    def keep_out(self, node: Eui64, *, is_denied: bool) -> list[Change]:
+        """Have no link lead to this node, or those again that are known. Raises MeshError."""
+        index = self.index_of(node)
+        if is_denied is (index in self._kept_out):
+            return []
+        if is_denied:
+            self._kept_out.add(index)
+        else:
+            self._kept_out.discard(index)
+        around = set(self._claims[index])
+        around.update(
+            other
+            for other in self._areas[self._area_of[index]].values()
+            if index in self._claims[other]
+        )
+        return self._changes(index, sorted(around))
+
+    def is_kept_out(self, node: Eui64) -> bool:
+        """Whether no link leads to this node by the operator's word. Raises MeshError."""
+        return self.index_of(node) in self._kept_out
 
     def set_backhaul(self, collector: Eui64, state: Backhaul) -> bool:
         """Say whether the head-end has this collector's connection; whether that is news."""
@@ -489,6 +512,8 @@ class Graph:
 
     def _link_cost(self, one: Index, other: Index) -> int:
         """The mean over both directions of ETX by weight, in 1/128, or GONE."""
+        if one in self._kept_out or other in self._kept_out:
+            return GONE
         stages = self._stages
         ours = self._claims[one].get(other, 0) if stages[one] < Stage.SILENT else 0
         theirs = self._claims[other].get(one, 0) if stages[other] < Stage.SILENT else 0

@@ -583,6 +583,20 @@ def test_denied_nodes_are_named_to_every_collector_that_joins() -> None:
     ]
 
 
+def test_who_is_kept_out_of_an_area_is_so_whenever_it_comes_there() -> None:
+    street, _, _ = joined()
+    center = street.center
+    center.deny(AREA, eui(2), is_denied=True)
+    assert center.dcc.routes.route_of(eui(2)) is None
+    center.add_area(Area(AreaId(8), "lab", bytes(16)))
+    center.place(Assignment(eui(2), AreaId(8), 2), now=street.now)
+    assert not center.dcc.graph.is_kept_out(eui(2))
+    center.place(Assignment(eui(2), AREA, 2), now=street.now)
+    assert center.dcc.graph.is_kept_out(eui(2))
+    center.deny(AREA, eui(2), is_denied=False)
+    assert not center.dcc.graph.is_kept_out(eui(2))
+
+
 def test_collector_whose_address_changes_must_say_hello_again() -> None:
     street, west, _ = joined()
     street.center.place(Assignment(eui(WEST), AREA, 0xC7, Role.COLLECTOR), now=street.now)

@@ -252,6 +252,25 @@ def test_orders_reach_every_collector_of_the_area(site: Site, capsys: Output) ->
     }  # fmt: skip
 
 
+def test_who_is_kept_out_has_no_way_and_is_part_of_none(site: Site, capsys: Output) -> None:
+    shown(site, capsys, "mesh", "deny", AREA, RELAY)
+    try:
+        ways = json.loads(shown(site, capsys, "path", METER_NAME, "--json"))["ways"]
+        assert ways
+        assert RELAY not in [hop["node"] for way in ways for hop in way["hops"]]
+        text = shown(site, capsys, "path", RELAY)
+        assert "kept out    of area 7: `headend mesh allow` lets it in again" in text
+        assert "best way" not in text
+        for command in ("ping", "trace", "isolate"):
+            assert site.run(command, RELAY) == 1
+            assert f"{RELAY} is kept out of area 7" in capsys.readouterr().err
+    finally:
+        shown(site, capsys, "mesh", "allow", AREA, RELAY)
+    text = shown(site, capsys, "path", RELAY)
+    assert "best way" in text
+    assert "kept out" not in text
+
+
 def test_nobody_is_kept_out_of_an_area_without_nodes(site: Site, capsys: Output) -> None:
     shown(site, capsys, "mesh", "area", "98")
     orders = len(site.orders())

@@ -184,6 +184,35 @@ def test_role_and_place_can_change() -> None:
     assert dcc.graph.find(AREA, 77) == eui(1)
 
 
+def test_no_way_leads_to_who_is_kept_out_nor_over_it_until_it_is_let_in_again() -> None:
+    links = {frozenset(ends): 128 for ends in ((192, 1), (1, 9), (192, 2), (2, 9))}
+    links[frozenset({2, 9})] = 256
+    world = World((192,), (1, 2, 9), links)
+    dcc = world.dcc()
+    best = dcc.routes.route_of(eui(9))
+    assert best is not None
+    assert best.shorts == (1, 9)
+    assert len(dcc.routes.alternates_of(eui(9))) == 1
+    dcc.keep_out(eui(1), is_denied=True)
+    for node, report in world.reports(sequence=2):  # What it or others say changes nothing.
+        dcc.take_report(report, area=AREA, short=node, now=700.0)
+    around = dcc.routes.route_of(eui(9))
+    assert around is not None
+    assert around.shorts == (2, 9)
+    assert dcc.routes.alternates_of(eui(9)) == ()
+    assert dcc.routes.route_of(eui(1)) is None
+    assert dcc.graph.is_kept_out(eui(1))
+    dcc.rebuild()
+    assert dcc.routes.route_of(eui(1)) is None
+    dcc.keep_out(eui(1), is_denied=False)
+    assert dcc.routes.route_of(eui(9)) == best
+    # Whoever gets its place in the tables is not kept out with it.
+    dcc.keep_out(eui(1), is_denied=True)
+    dcc.remove(eui(1))
+    dcc.place(eui(8), area=AREA, short=8, now=700.0)
+    assert not dcc.graph.is_kept_out(eui(8))
+
+
 def test_node_that_is_removed_is_gone_everywhere() -> None:
     dcc = pair().dcc()
     dcc.locations.learn(eui(1), BehindCollector(eui(192)), path_sequence=1, now=0.0)
