@@ -37,6 +37,7 @@ class Rows:
             collector=collector,
             now=now,
             lifetime_s=float(row.lifetime),
+            is_retold=joined.table.is_streaming,
         )
         joined.table.take(row)
         if before is None or not isinstance(before.place, BehindCollector):

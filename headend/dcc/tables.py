@@ -23,6 +23,11 @@ class Table:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the whole table is on its way, so that a row need not be news."""
+        return self._before is not None
+
     def begin(self, message: TableBegin) -> None:
         """All rows follow. What an earlier stream brought and this one does not is gone then."""
         self._before = {**(self._before or {}), **self._rows}

@@ -17,7 +17,13 @@ from mesh.reports import TopologyReport
 from mesh.topology.facts import MINUTE_S, AreaId, Backhaul, Role
 from mesh.topology.graph import Graph
 from mesh.topology.isolate import Isolation
-from mesh.topology.location import LIFETIME_S, BehindCollector, Locations
+from mesh.topology.location import (
+    LIFETIME_S,
+    BehindCollector,
+    Location,
+    Locations,
+    is_newer_path,
+)
 from mesh.topology.paths import node_component
 from mesh.topology.routes import Routes
 from mesh.topology.status import Devices
@@ -120,11 +126,14 @@ class Dcc:
         collector: Eui64,
         now: float,
         lifetime_s: float = LIFETIME_S,
+        is_retold: bool = False,
     ) -> bool:
-        """Take what a collector learned from a node's DAO; whether it was news.
+        """Take what a collector learned from a node's DAO; whether the node is asked by it now.
 
-        The node is asked by this collector from now on, and its parents, by short address, are
-        links until its next report says more. Raises MeshError; LocalProtocolError for a path
+        The parents, by short address, are links until the node's next report says more. A path
+        sequence that was not known is a word of the node: it was heard. Not so what is known, and
+        with `is_retold`, when a collector tells its whole table, a row that nobody can date: it
+        counts for a node that was never heard. Raises MeshError; LocalProtocolError for a path
         sequence that is none.
         """
         graph = self.graph
@@ -132,6 +141,7 @@ class Dcc:
             graph.refused["no collector"] += 1
             raise MeshError("no collector", format_eui64(collector))
         node = graph.find(area, short)
+        before = None if node is None else self.locations.find(node)
         if node is not None and short not in parents:
             place = BehindCollector(collector)
             if not self.locations.learn(
@@ -139,7 +149,7 @@ class Dcc:
             ):
                 return False
         self.routes.take_changes(graph.take_parents(parents, area=area, short=short, now=now))
-        if node is not None:
+        if node is not None and self._is_word(node, before, path_sequence, is_retold, now):
             self.devices.heard(node, now=now)
         return True
 
@@ -204,6 +214,15 @@ class Dcc:
             for neighbour in graph.costs[graph.index_of(collector)]
             for link in graph.fact_of(neighbour, now=now).links
         )
+
+    def _is_word(
+        self, node: Eui64, known: Location | None, sequence: int, is_retold: bool, now: float
+    ) -> bool:
+        """Whether a row says that its node spoke since it was last heard."""
+        held = None if known is None else known.path_sequence
+        if held is not None:
+            return sequence != held and not is_newer_path(held, sequence)
+        return not is_retold or self.devices.status_of(node, now=now).heard_at is None
 
     def _is_collector(self, node: Eui64) -> bool:
         return node in self.graph and self.graph.role_of(self.graph.index_of(node)) is (

@@ -243,6 +243,53 @@ def test_newest_path_sequence_wins_and_the_other_collector_is_told() -> None:
     assert street.center.all_refused == {"old path sequence": 1}
 
 
+@pytest.mark.requirement("I2-X-01")
+@pytest.mark.parametrize(
+    ("path_sequence", "lasts_s", "is_heard"),
+    [
+        (path_sequence, lasts_s, path_sequence == 242)
+        for path_sequence in (240, 241, 242)
+        for lasts_s in (3_600, 60_000)
+    ],
+)
+def test_row_that_is_told_again_is_no_word_of_its_node(
+    path_sequence: int, lasts_s: int, *, is_heard: bool
+) -> None:
+    street, west, _ = joined()
+    street.say(west, RouteRow(2, (1,), 241, lasts_s))
+    devices = street.center.dcc.devices
+    heard_at = street.now
+    street.run(20_000.0)
+    devices.isolated(eui(2), now=street.now)
+    street.leave(west)
+    street.run(600.0)
+    west = street.join(WEST)
+    told = RouteRow(2, (1,), path_sequence, lasts_s)
+    street.say(west, *street.collectors[WEST].table([row(STREET, 1), told]))
+    status = devices.status_of(eui(2), now=street.now)
+    assert (status.state, status.heard_at) == (
+        (EndpointState.REACHABLE, street.now) if is_heard else (EndpointState.UNREACHABLE, heard_at)
+    )
+
+
+@pytest.mark.requirement("I2-X-01")
+def test_row_that_nobody_can_date_says_of_a_node_that_it_was_there_once() -> None:
+    """As after a start of the head-end, which keeps no rows."""
+    street = Backhauls(STREET)
+    devices, report = street.center.dcc.devices, dict(STREET.reports())[1].encode()
+    assert street.center.restore(report, eui(1), age_s=700.0, now=street.now)
+    (west, *_) = street.connections
+    street.say(west, *street.collectors[WEST].table([row(STREET, 1), row(STREET, 2)]))
+    heard = [devices.status_of(eui(short), now=street.now).heard_at for short in (1, 2, 3)]
+    assert heard == [street.now - 700.0, street.now, None]
+    # What comes after the table is news.
+    street.say(west, row(STREET, 3))
+    assert devices.status_of(eui(3), now=street.now).heard_at == street.now
+    location = street.center.dcc.locations.find(eui(1))
+    assert location is not None
+    assert location.path_sequence == 241
+
+
 def test_collector_that_started_anew_may_be_a_few_sequences_behind() -> None:
     """Its disk has a row as it changed last, not as it was told last."""
     street, west, _ = joined()
