@@ -83,8 +83,12 @@ class Saving:
                     and peer.collector is not None
                     and peer.node in center.dcc.graph
                 ):
+                    age_s = max(0.0, self._wall() - location.confirmed_at)
                     center.dcc.locations.learn(
-                        peer.node, BehindCollector(peer.collector), path_sequence=None, now=now()
+                        peer.node,
+                        BehindCollector(peer.collector),
+                        path_sequence=None,
+                        now=now() - age_s,
                     )
             after = located[-1].meter
 

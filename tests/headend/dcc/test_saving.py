@@ -18,13 +18,16 @@ from amistack.errors import StoreBusy, StoreError
 from headend.dcc import saving as saving_module
 from headend.dcc.center import Center
 from headend.dcc.saving import Saving
-from headend.domain.mesh import Area, StoredReport
-from headend.store.interface import Outcome, Write
+from headend.domain.mesh import Area, MeshPeer, StoredReport
+from headend.domain.meters import Meter, MeterState, StoredSession
+from headend.store.interface import EnrolMeters, KeepSession, Outcome, Write
 from headend.store.mesh import AssignAddresses, KeepArea, KeepTopologyReports
 from headend.store.sqlite import SqliteStore
+from mesh.topology.facts import Role
+from mesh.topology.location import BehindCollector
 from tests.headend.dcc.worlds import DODAG_ID
 from tests.mesh.topology.worlds import AREA, eui, made_world
-from tests.support.headend import NOW, until
+from tests.support.headend import NOW, public_key, until
 
 WORLD = made_world(3, meters=4, collectors=1)
 A, B = eui(1), eui(2)
@@ -141,3 +144,18 @@ async def test_what_cannot_be_taken_at_a_start_is_counted_and_the_rest_comes_bac
     graph = center.dcc.graph
     facts = {n: graph.fact_of(graph.index_of(n), now=1_000.0).age_s for n in (A, B, eui(3))}
     assert facts == {A: None, B: 50.0, eui(3): 0.0}
+
+
+async def test_place_from_before_a_start_is_as_old_as_it_is(store: SqliteStore) -> None:
+    collector = eui(192)
+    await store.commit(AssignAddresses(AREA, (collector,), Role.COLLECTOR))
+    meter = Meter(A, public_key("A"), MeterState.ENROLLED, NOW)
+    session = StoredSession(A, b"\x07", b"\x08", b"s" * 16, b"t" * 8, 10, 64, (0, 0), NOW)
+    path = str(MeshPeer(AREA, A, collector))
+    await store.commit(EnrolMeters((meter,)))
+    await store.commit(KeepSession(session, path))
+    center = Center()
+    await Saving(store=store, wall=lambda: NOW + 700.0).load(center, now=lambda: 1_000.0)
+    location = center.dcc.locations.find(A)
+    assert location is not None
+    assert (location.place, location.confirmed_at) == (BehindCollector(collector), 300.0)
