@@ -38,8 +38,10 @@ class MeshClient(HeadEndClient):
         """Areas, collectors, and how many nodes are in each state."""
         return self.call("GET", "/v1/mesh", MeshDocument)
 
-    def set_area(self, area: int, *, profile: str, dodag_id: str | None = None) -> AreaMade:
-        """Make an area, or give one another profile."""
+    def set_area(
+        self, area: int, *, profile: str | None = None, dodag_id: str | None = None
+    ) -> AreaMade:
+        """Make an area, or give one another profile; without one it keeps what it has."""
         body = {"area": area, "profile": profile, "dodag_id": dodag_id}
         return self.call("POST", "/v1/mesh/areas", AreaMade, body=body)
 

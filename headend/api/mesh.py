@@ -42,12 +42,12 @@ Way = Annotated[int, Query(ge=0, le=WAY_MAX)]
 
 
 class AreaRequest(BaseModel):
-    """An area: a profile's name; a DODAGID in hex, or one is made."""
+    """An area: a profile's name, or it keeps its own; a DODAGID in hex, or one is made."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     area: AreaNumber
-    profile: str = Field(default="rfc8036", max_length=TEXT_SIZE_MAX)
+    profile: str | None = Field(default=None, max_length=TEXT_SIZE_MAX)
     dodag_id: str | None = Field(default=None, max_length=2 * DODAG_ID_SIZE)
 
 

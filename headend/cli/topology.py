@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 EXIT_NOT_DONE: Final = 1
 EXIT_NOT_ANSWERED: Final = 3
 FORMATS: Final = ("table", "json", "graphml", "dot")
-PROFILE: Final = "rfc8036"
 LIST_SIZE_MAX: Final = 4 * 1024 * 1024
 PINGS_MAX: Final = 1_000
 ORDERS: Final = {
@@ -111,7 +110,7 @@ def _add_mesh(
 
     area = add(commands, "area", _area, "make an area, or give one another profile")
     area.add_argument("area", type=int, metavar="AREA")
-    area.add_argument("--profile", default=PROFILE, help=f"({PROFILE})")
+    area.add_argument("--profile", help="(a new area: rfc8036; one that there is: what it has)")
     area.add_argument("--dodag-id", metavar="HEX", help="16 octets, if it must be a known one")
     add_options(area)
 

@@ -24,7 +24,14 @@ from amistack.links.tcp import key_hash_of
 from headend.dcc import views
 from headend.dcc.events import Isolated, Tried
 from headend.dcc.service import DccService
-from headend.domain.mesh import DENIED_MAX, DODAG_ID_SIZE, Area, Assignment, MeshOrder
+from headend.domain.mesh import (
+    DENIED_MAX,
+    DODAG_ID_SIZE,
+    PROFILE_DEFAULT,
+    Area,
+    Assignment,
+    MeshOrder,
+)
 from headend.domain.refusals import BadWish, NotThere, TooMany, UnknownNode, listed
 from headend.store.interface import FIRST, Store
 from headend.store.mesh import (
@@ -86,8 +93,13 @@ class MeshOperations:
 
     # Areas and addresses
 
-    async def set_area(self, area: AreaId, *, profile: str, dodag_id: bytes | None = None) -> Area:
-        """Make an area, or give one another profile. A DODAGID is made, if none is given."""
+    async def set_area(
+        self, area: AreaId, *, profile: str | None = None, dodag_id: bytes | None = None
+    ) -> Area:
+        """Make an area, or give one another profile; without one it keeps what it has.
+
+        A new area has PROFILE_DEFAULT then, and a DODAGID is made, if none is given.
+        """
         known = self._dcc.center.collectors.areas.get(area)
         if known is not None and dodag_id not in (None, known.dodag_id):
             raise BadWish(f"area {area} has another DODAGID, which stays: {known.dodag_id.hex()}")
@@ -95,6 +107,8 @@ class MeshOperations:
             # A unique local address (RFC 4193); its interface part is that of a short address 0.
             made = b"\xfd" + self._entropy(7) + bytes.fromhex("000000fffe000000")
             dodag_id = made if known is None else known.dodag_id
+        if profile is None:
+            profile = PROFILE_DEFAULT if known is None else known.profile
         try:
             wanted = Area(area, profile, dodag_id)
         except LocalProtocolError as error:

@@ -16,6 +16,8 @@ from mesh.topology.facts import AreaId, Role
 
 AREA_MAX: Final = 0xFFFF_FFFF
 DODAG_ID_SIZE: Final = 16
+PROFILE_DEFAULT: Final = "rfc8036"
+"""Of an area that is made without another."""
 KEY_HASH_SIZE: Final = 32
 DENIED_MAX: Final = 256
 """Nodes of one area that are kept out of the mesh by word of the head-end."""

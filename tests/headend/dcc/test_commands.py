@@ -155,6 +155,18 @@ def test_status_shows_areas_and_collectors(site: Site, capsys: Output) -> None:
     assert [one["short"] for one in found["areas"][0]["collectors"]] == [WEST, EAST]
 
 
+def test_area_keeps_its_profile_until_another_is_named(site: Site, capsys: Output) -> None:
+    area = ("mesh", "area", "6")
+    said = [
+        shown(site, capsys, *area, *more).split(",")[0]
+        for more in ((), ("--profile", "lab"), (), ("--profile", "rfc8036"))
+    ]
+    assert said == [f"area 6: profile {name}" for name in ("rfc8036", "lab", "lab", "rfc8036")]
+    with MeshClient(site.folder / "s.sock") as client:
+        client.set_area(6, profile="lab")
+        assert client.set_area(6).profile == "lab"
+
+
 def test_topology_in_every_form(site: Site, capsys: Output) -> None:
     table = shown(site, capsys, "topology").splitlines()
     assert table[-1] == "5 nodes"
