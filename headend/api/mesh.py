@@ -26,6 +26,7 @@ from mesh.topology.export import Format
 from mesh.topology.facts import AreaId, Role
 
 TEXT_SIZE_MAX: Final = 200
+PATH_SIZE_MAX: Final = 4_096
 CERTIFICATE_SIZE_MAX: Final = 20_000
 WAY_MAX: Final = 3
 TYPES: Final = {
@@ -42,12 +43,12 @@ Way = Annotated[int, Query(ge=0, le=WAY_MAX)]
 
 
 class AreaRequest(BaseModel):
-    """An area: a profile's name, or it keeps its own; a DODAGID in hex, or one is made."""
+    """An area: a profile's name or whole path, or its own; a DODAGID in hex, or one is made."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     area: AreaNumber
-    profile: str | None = Field(default=None, max_length=TEXT_SIZE_MAX)
+    profile: str | None = Field(default=None, max_length=PATH_SIZE_MAX)
     dodag_id: str | None = Field(default=None, max_length=2 * DODAG_ID_SIZE)
 
 

@@ -212,8 +212,12 @@ def _status(options: argparse.Namespace, connect: Connect) -> int:
 
 
 def _area(options: argparse.Namespace, connect: Connect) -> int:
+    from mesh.routing.profile import anywhere
+
+    # The head-end runs in another folder, and reads the file at each of its starts.
+    profile = None if options.profile is None else anywhere(options.profile)
     with connect(options) as client:
-        made = client.set_area(options.area, profile=options.profile, dodag_id=options.dodag_id)
+        made = client.set_area(options.area, profile=profile, dodag_id=options.dodag_id)
     text = f"area {made.area}: profile {made.profile}, DODAGID {made.dodag_id}"
     print(_json(made) if options.json else text)
     return 0

@@ -101,9 +101,12 @@ class Center:
         """Raises ConfigError for a profile that is none."""
         load_profile(area.profile)
 
-    def add_area(self, area: Area) -> None:
-        """Know an area, or its new profile. Raises ConfigError for a profile that is none."""
-        profile = load_profile(area.profile)
+    def add_area(self, area: Area, *, ranks_of: str | None = None) -> None:
+        """Know an area, or its new profile. Raises ConfigError for one that is none, TableFull.
+
+        `ranks_of` names the profile by which its ranks are judged where its own cannot be read.
+        """
+        profile = load_profile(area.profile if ranks_of is None else ranks_of)
         self.dcc.graph.set_hop_rank_increase(area.area, profile.dodag.hop_rank_increase_min)
         self.collectors.add_area(area, profile.dodag.hop_rank_increase_min)
 

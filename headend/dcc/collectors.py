@@ -157,8 +157,12 @@ class Collectors:
         if stream.key_hash != known.key_hash:
             # Neither a key without a pin is believed, nor a pin without a key.
             return _refusal(Status.UNKNOWN_COLLECTOR, "collector with another key")
-        area, hop_rank_increase = self._areas[known.area]
-        if (hello.area, hello.dodag_id, hello.short) != (area.area, area.dodag_id, known.short):
+        area, hop_rank_increase = self._areas.get(known.area, (None, 0))
+        if area is None or (hello.area, hello.dodag_id, hello.short) != (
+            area.area,
+            area.dodag_id,
+            known.short,
+        ):
             return _refusal(Status.WRONG_AREA, "collector of another area")
         before = self._joined.get(hello.collector)
         is_elsewhere = before is not None and before.connection != connection

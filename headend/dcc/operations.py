@@ -13,6 +13,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Final
 
 from cryptography import x509
@@ -44,6 +45,7 @@ from headend.store.mesh import (
     Released,
 )
 from mesh.backhaul import Order, Probed, Traced
+from mesh.routing.profile import is_file
 from mesh.topology.export import Format, export
 from mesh.topology.facts import AreaId, Role
 from mesh.topology.paths import Path
@@ -113,6 +115,8 @@ class MeshOperations:
             wanted = Area(area, profile, dodag_id)
         except LocalProtocolError as error:
             raise BadWish(f"{error}, expected {DODAG_ID_SIZE}") from None
+        if is_file(wanted.profile) and not FilePath(wanted.profile).is_absolute():
+            raise BadWish(f"profile {wanted.profile}: expected the whole path of the file")
         self._dcc.center.check_area(wanted)
         await self._store.commit(KeepArea(wanted))
         self._dcc.center.add_area(wanted)

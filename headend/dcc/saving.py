@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from amistack import telemetry
 from amistack.errors import ConfigError, MeshError, StoreBusy, StoreError, TableFull
 from amistack.identifiers import Eui64
 from headend.dcc.center import Center
-from headend.domain.mesh import MeshPeer, StoredReport
+from headend.domain.mesh import PROFILE_DEFAULT, Area, MeshPeer, StoredReport
 from headend.store.interface import FIRST, Outcome, Store
 from headend.store.mesh import KeepTopologyReports
 from mesh.topology.location import BehindCollector
@@ -39,6 +40,7 @@ class Saving:
         self._unsaved: dict[Eui64, StoredReport] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_writing = False
+        self._log = telemetry.logger()
         self.counters: Counter[str] = Counter()
 
     @property
@@ -47,13 +49,13 @@ class Saving:
         return len(self._unsaved)
 
     async def load(self, center: Center, *, now: Callable[[], float]) -> None:
-        """Everything of the mesh that is stored, a page at a time. Raises StoreError, ConfigError.
+        """Everything of the mesh that is stored, a page at a time. Raises StoreError.
 
         What cannot be taken is counted: one bad row must not keep a head-end from starting.
         """
         store = self._store
         for area in await store.mesh_areas():
-            center.add_area(area)
+            self._take_area(center, area)
         after = FIRST
         while nodes := await store.mesh_nodes(after=after, limit=PAGE_SIZE):
             for node in nodes:
@@ -91,6 +93,19 @@ class Saving:
                         now=now() - age_s,
                     )
             after = located[-1].meter
+
+    def _take_area(self, center: Center, area: Area) -> None:
+        """Its DODAGID and its collectors stand, also where its profile's file has gone."""
+        try:
+            try:
+                center.add_area(area)
+            except ConfigError as error:
+                self.counters["areas without their profile"] += 1
+                self._log.warning("profile of an area not taken", area=area.area, reason=str(error))
+                center.add_area(area, ranks_of=PROFILE_DEFAULT)
+        except TableFull as error:
+            self.counters["areas not taken from the store"] += 1
+            self._log.warning("area not taken", area=area.area, reason=str(error))
 
     def note(self, node: Eui64, octets: bytes) -> None:
         """A report was believed: store it soon."""

@@ -130,7 +130,7 @@ class DccService:
     # Start and stop
 
     async def load(self) -> None:
-        """Take up where the store left off. Raises StoreError, ConfigError."""
+        """Take up where the store left off. Raises StoreError."""
         await self.saving.load(self.center, now=self.now)
 
     async def start(

@@ -30,6 +30,7 @@ from interop.simulate.head_end import Entropy, HeadEnd
 from interop.simulate.homes import AREA, DODAG, OFFSET_MIN, Homes, host_of
 from interop.world.clock_loop import ClockLoop
 from interop.world.streams import Streams
+from mesh.routing.profile import anywhere
 from mesh.sim.capture import EPOCH_S
 from mesh.sim.chance import Chance
 from mesh.sim.faults import node_name
@@ -150,7 +151,9 @@ class Town(World):
             devices.append(Device(identity.meter, identity.public_key))
         await operations.enrol(devices)
         area = AreaId(AREA)
-        await mesh.set_area(area, profile=self.scenario.profile, dodag_id=bytes.fromhex(DODAG))
+        await mesh.set_area(
+            area, profile=anywhere(self.scenario.profile), dodag_id=bytes.fromhex(DODAG)
+        )
         addresses = self.stations.addresses
         shorts = {}
         for numbers, role in ((self.collectors, Role.COLLECTOR), (self.meters, Role.METER)):

@@ -1,6 +1,6 @@
 """What a mesh is tuned to: one table of figures for each kind of network.
 
-Gives   `load_profile`, by name for the ones in the box or by path; `NAMES`
+Gives   `load_profile`, by name for the ones in the box or by path; `is_file`, `anywhere`; `NAMES`
 Raises  ConfigError, one line: the file, the key, what was seen and what was expected
 """
 
@@ -184,9 +184,19 @@ class Profile:
         )
 
 
+def is_file(name: str) -> bool:
+    """Whether a profile is named by the path of its file."""
+    return name.endswith(SUFFIX)
+
+
+def anywhere(name: str) -> str:
+    """The name by which a profile is found from every folder: a file's with its whole path."""
+    return str(Path(name).absolute()) if is_file(name) else name
+
+
 def load_profile(name: str | Path) -> Profile:
     """The profile of that name, or in that file. Raises ConfigError."""
-    if isinstance(name, Path) or str(name).endswith(SUFFIX):
+    if isinstance(name, Path) or is_file(name):
         return load(Path(name), Profile)
     if name not in NAMES:
         raise ConfigError(f"no profile {name!r}: expected one of {', '.join(NAMES)}, or a file")

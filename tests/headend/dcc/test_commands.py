@@ -167,6 +167,22 @@ def test_area_keeps_its_profile_until_another_is_named(site: Site, capsys: Outpu
         assert client.set_area(6).profile == "lab"
 
 
+def test_profile_in_a_file_is_named_by_its_whole_path(
+    site: Site, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = site.folder / "elsewhere"
+    folder.mkdir()
+    (folder / "own.toml").write_text("[dodag]\nhop_rank_increase_min = 128\n")
+    monkeypatch.chdir(folder)
+    text = shown(site, capsys, "mesh", "area", "5", "--profile", "own.toml")
+    assert text.startswith(f"area 5: profile {folder / 'own.toml'}, DODAGID ")
+    with (
+        MeshClient(site.folder / "s.sock") as client,
+        pytest.raises(ApiError, match=r"own\.toml: expected the whole path"),
+    ):
+        client.set_area(5, profile="own.toml")
+
+
 def test_topology_in_every_form(site: Site, capsys: Output) -> None:
     table = shown(site, capsys, "topology").splitlines()
     assert table[-1] == "5 nodes"

@@ -13,17 +13,21 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from amistack.errors import StoreBusy, StoreError
 from headend.dcc import saving as saving_module
 from headend.dcc.center import Center
+from headend.dcc.events import Connection
 from headend.dcc.saving import Saving
 from headend.domain.mesh import Area, MeshPeer, StoredReport
 from headend.domain.meters import Meter, MeterState, StoredSession
 from headend.store.interface import EnrolMeters, KeepSession, Outcome, Write
 from headend.store.mesh import AssignAddresses, KeepArea, KeepTopologyReports
 from headend.store.sqlite import SqliteStore
-from mesh.topology.facts import Role
+from mesh.backhaul import Hello, Status, Welcome, decode, encode
+from mesh.topology import graph as graph_module
+from mesh.topology.facts import AreaId, Role
 from mesh.topology.location import BehindCollector
 from tests.headend.dcc.worlds import DODAG_ID
 from tests.mesh.topology.worlds import AREA, eui, made_world
@@ -159,3 +163,39 @@ async def test_place_from_before_a_start_is_as_old_as_it_is(store: SqliteStore) 
     location = center.dcc.locations.find(A)
     assert location is not None
     assert (location.place, location.confirmed_at) == (BehindCollector(collector), 300.0)
+
+
+async def test_area_whose_profile_is_gone_keeps_no_head_end_from_starting(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = Area(AreaId(9), "/nowhere/own.toml", DODAG_ID)
+    one_too_many = Area(AreaId(10), "rfc8036", DODAG_ID)
+    await store.commit(KeepArea(lost))
+    await store.commit(KeepArea(one_too_many))
+    await store.commit(AssignAddresses(AreaId(9), (eui(4),), Role.COLLECTOR))
+    await store.commit(AssignAddresses(AreaId(10), (eui(5),), Role.COLLECTOR))
+    monkeypatch.setattr(graph_module, "AREAS_MAX", 2)
+    center = Center()
+    saving = Saving(store=store, wall=lambda: float(NOW))
+    with capture_logs() as logs:
+        await saving.load(center, now=lambda: 1_000.0)
+    assert [(line["event"], line["area"]) for line in logs] == [
+        ("profile of an area not taken", 9),
+        ("area not taken", 10),
+    ]
+    assert "own.toml" in logs[0]["reason"]
+    assert "\n" not in logs[0]["reason"]
+    assert saving.counters == {
+        "areas without their profile": 1,
+        "areas not taken from the store": 1,
+    }
+    assert list(center.collectors.areas) == [AREA, 9]
+    assert all(node in center.dcc.graph for node in (A, B, eui(3), eui(4), eui(5)))
+    # Its DODAGID stands, and its collectors serve; who has no area is refused.
+    for number, status in ((9, Status.ACCEPTED), (10, Status.WRONG_AREA)):
+        node = eui(number - 5)
+        center.connect(Connection(number), node, None, now=1_000.0)
+        center.receive(
+            Connection(number), encode(Hello(number, DODAG_ID, node, 1, 240, 256, 0)), now=1_000.0
+        )
+        assert decode(center.messages_to_send()[0][2]) == Welcome(status, 1 if number == 9 else 0)
