@@ -46,6 +46,7 @@ from mesh.backhaul import (
     HeadEndMessage,
     Hello,
     Message,
+    Order,
     Probe,
     Probed,
     RouteGone,
@@ -431,9 +432,12 @@ class Center:
         answer: Probed | Traced | CommandDone | None,
         now: float,
     ) -> None:
+        order = self._requests.order_of(number)
         if not self._requests.end(number, collector):
             self.counters["answers to what is forgotten"] += 1
             return
+        if order is Order.BUMP_VERSION and isinstance(answer, CommandDone) and answer.is_done:
+            self.collectors.take_version(collector, answer.value)
         self._tell_end(RequestNumber(number), answer, now)
 
     def _tell_end(

@@ -23,6 +23,7 @@ from mesh.topology.facts import AreaId
 
 HELLO_S: Final = 30.0
 EPOCH_MAX: Final = 0xFFFF_FFFF
+VERSION_MAX: Final = 0xFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,12 @@ class Collectors:
             return None
         node = stream.joined.assignment.node
         return stream.joined if self._joined.get(node) is stream.joined else None
+
+    def take_version(self, collector: Eui64, version: int) -> None:
+        """A collector began another version of its DODAG since its hello."""
+        joined = self._joined.get(collector)
+        if joined is not None and version <= VERSION_MAX:
+            joined.dodag_version = version
 
     def find(self, collector: Eui64) -> Joined | None:
         """A collector that serves, or None."""

@@ -72,7 +72,7 @@ class Questions:
         joined = self._collectors.find(collector)
         if joined is None:
             raise NotThere(f"collector {format_eui64(collector)} is not connected")
-        number = self._requests.begin(collector, deadline=now + ORDER_DEADLINE_S)
+        number = self._requests.begin(collector, deadline=now + ORDER_DEADLINE_S, order=order)
         self._say(joined, Priority.CONTROL, self._command(number, order, joined, node))
         return number
 

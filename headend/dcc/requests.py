@@ -12,6 +12,7 @@ from typing import Final
 from amistack.errors import TableFull
 from amistack.identifiers import Eui64
 from headend.dcc.events import RequestNumber
+from mesh.backhaul import Order
 
 WAITING_MAX: Final = 4_096
 NUMBER_MAX: Final = 0xFFFF_FFFF
@@ -34,17 +35,19 @@ class Requests:
 
     def __init__(self, numbers: Numbers) -> None:
         self._numbers = numbers
-        self._waiting: dict[RequestNumber, tuple[Eui64, float]] = {}
+        self._waiting: dict[RequestNumber, tuple[Eui64, float, Order | None]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def begin(self, collector: Eui64, *, deadline: float) -> RequestNumber:
-        """A number for what is asked of a collector now. Raises TableFull."""
+    def begin(
+        self, collector: Eui64, *, deadline: float, order: Order | None = None
+    ) -> RequestNumber:
+        """A number for what is asked of a collector now, or ordered. Raises TableFull."""
         if len(self._waiting) >= WAITING_MAX:
             raise TableFull(f"{WAITING_MAX} requests to collectors wait already")
         number = self.number()
-        self._waiting[number] = (collector, deadline)
+        self._waiting[number] = (collector, deadline, order)
         return number
 
     def number(self) -> RequestNumber:
@@ -52,6 +55,11 @@ class Requests:
         while (number := self._numbers.take()) in self._waiting:
             pass
         return number
+
+    def order_of(self, number: int) -> Order | None:
+        """What was ordered under that number, if that is an order."""
+        waiting = self._waiting.get(RequestNumber(number))
+        return None if waiting is None else waiting[2]
 
     def end(self, number: int, collector: Eui64) -> bool:
         """Whether this collector was asked that, and had not answered."""
@@ -63,18 +71,18 @@ class Requests:
 
     def lose(self, collector: Eui64) -> list[RequestNumber]:
         """A collector went away: nothing asked of it is answered any more."""
-        lost = [number for number, (asked, _) in self._waiting.items() if asked == collector]
+        lost = [number for number, (asked, *_) in self._waiting.items() if asked == collector]
         for number in lost:
             del self._waiting[number]
         return lost
 
     def expire(self, *, now: float) -> list[RequestNumber]:
         """Whose time is over."""
-        over = [number for number, (_, deadline) in self._waiting.items() if deadline <= now]
+        over = [number for number, (_, deadline, _) in self._waiting.items() if deadline <= now]
         for number in over:
             del self._waiting[number]
         return over
 
     def next_timer(self) -> float | None:
         """When the next one's time is over."""
-        return min((deadline for _, deadline in self._waiting.values()), default=None)
+        return min((deadline for _, deadline, _ in self._waiting.values()), default=None)

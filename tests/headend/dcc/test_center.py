@@ -586,6 +586,26 @@ def test_order_for_a_collector_that_is_not_there_is_refused() -> None:
         street.center.questions.order(eui(EAST), Order.ASK_FOR_ROUTES, now=street.now)
 
 
+@pytest.mark.parametrize(
+    ("order", "is_done", "value", "shown"),
+    [
+        (Order.BUMP_VERSION, True, 244, 244),
+        (Order.BUMP_VERSION, False, 0, 240),
+        (Order.BUMP_VERSION, True, 256, 240),
+        (Order.ASK_FOR_ROUTES, True, 9, 240),
+    ],
+)
+def test_version_is_the_one_that_a_collector_began_last(
+    order: Order, value: int, shown: int, *, is_done: bool
+) -> None:
+    street, west, _ = joined()
+    number = street.center.questions.order(eui(WEST), order, now=street.now)
+    street.say(west, CommandDone(number, is_done, value))
+    found = street.center.collectors.find(eui(WEST))
+    assert found is not None
+    assert found.dodag_version == shown
+
+
 def test_answer_of_another_collector_than_was_asked_is_passed_over() -> None:
     street, _, east = joined()
     number = street.center.questions.order(eui(WEST), Order.ASK_FOR_ROUTES, now=street.now)

@@ -268,6 +268,7 @@ def test_isolation_whose_reader_goes_away_sends_no_more_probes(site: Site) -> No
 def test_orders_reach_every_collector_of_the_area(site: Site, capsys: Output) -> None:
     text = shown(site, capsys, "mesh", "bump-version", AREA)
     assert text.count("done, version 241") == 2
+    assert shown(site, capsys, "mesh", "status").count(", version 241, ") == 2
     before = site.wishes()
     shown(site, capsys, "mesh", "refresh", AREA)
     site.do(until(lambda: site.wishes() == before + len(site.collectors)))
