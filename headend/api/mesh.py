@@ -19,9 +19,10 @@ from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, parse_eui64
 from headend.api import mesh_documents as d
 from headend.dcc.operations import NODES_MAX
-from headend.domain.mesh import AREA_MAX, DODAG_ID_SIZE, MeshOrder
+from headend.domain.mesh import DODAG_ID_SIZE, MeshOrder
 from headend.domain.refusals import BadWish
 from headend.operations import PAGE_SIZE_MAX, Operations
+from mesh.backhaul import AREA_MAX
 from mesh.topology.export import Format
 from mesh.topology.facts import AreaId, Role
 

@@ -12,9 +12,9 @@ from typing import Final
 from amistack.errors import LocalProtocolError
 from amistack.framing import Priority
 from amistack.identifiers import EUI64_SIZE, Eui64, format_eui64
+from mesh.backhaul import AREA_MAX
 from mesh.topology.facts import AreaId, Role
 
-AREA_MAX: Final = 0xFFFF_FFFF
 DODAG_ID_SIZE: Final = 16
 PROFILE_DEFAULT: Final = "rfc8036"
 """Of an area that is made without another."""

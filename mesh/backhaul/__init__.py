@@ -2,6 +2,7 @@
 
 from mesh.backhaul.codec import decode, encode
 from mesh.backhaul.messages import (
+    AREA_MAX,
     MESSAGE_SIZE_MAX,
     Broadcast,
     CollectorMessage,
@@ -32,6 +33,7 @@ from mesh.backhaul.messages import (
 )
 
 __all__ = [
+    "AREA_MAX",
     "MESSAGE_SIZE_MAX",
     "Broadcast",
     "CollectorMessage",

@@ -27,6 +27,8 @@ MESSAGE_SIZE_MAX: Final = 1400
 DODAG_ID_SIZE: Final = 16
 PARENT_COUNT_MAX: Final = 4
 NUMBER_MAX: Final = 0xFFFF_FFFF
+AREA_MAX: Final = NUMBER_MAX
+"""The highest number of an area, for collectors and the head-end alike: a HELLO has 4 octets."""
 LIFETIME_INFINITE: Final = 0xFFFF_FFFF
 """Seconds of a route that ends only when something newer is known."""
 SECONDS_MAX: Final = 0xFFFF
@@ -135,7 +137,7 @@ class Hello:
     epoch: int = 0
 
     def __post_init__(self) -> None:
-        _check("area", self.area, 0, NUMBER_MAX)
+        _check("area", self.area, 0, AREA_MAX)
         if len(self.dodag_id) != DODAG_ID_SIZE or len(self.collector) != EUI64_SIZE:
             raise LocalProtocolError(
                 f"DODAGID of {len(self.dodag_id)} octets, EUI-64 of {len(self.collector)}"

@@ -14,9 +14,9 @@ from amistack.addresses import BACKHAUL_PORT, parse_address
 from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, parse_eui64
 from amistack.links.tcp import Tls
+from mesh.backhaul import AREA_MAX
 from meterd.meshing.settings import MeshSettings
 
-AREA_MAX: Final = 0xFFFF
 DODAG_ID_SIZE: Final = 16
 PIN_SIZE: Final = 32
 

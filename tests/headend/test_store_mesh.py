@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amistack.identifiers import Eui64
-from headend.domain.mesh import AREA_MAX, Area, Assignment, MeshPeer, StoredReport
+from headend.domain.mesh import Area, Assignment, MeshPeer, StoredReport
 from headend.southbound.paths import path_of, peer_of
 from headend.store.interface import FIRST
 from headend.store.mesh import (
@@ -32,6 +32,7 @@ from headend.store.mesh import (
     Released,
 )
 from headend.store.sqlite import SqliteStore, mesh
+from mesh.backhaul import AREA_MAX
 from mesh.topology.facts import AreaId, Role
 from tests.support.headend import NOW, meter_id
 

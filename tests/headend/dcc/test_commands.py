@@ -379,6 +379,7 @@ def test_options_of_mesh_commands_stand_anywhere(site: Site, capsys: Output) -> 
         (("mesh", "area", AREA, "--dodag-id", "00" * 16), "has another DODAGID"),
         (("mesh", "area", "8", "--dodag-id", "zz"), "the DODAGID is not in hex"),
         (("mesh", "area", "8", "--dodag-id", "00"), "DODAGID of 1 octets"),
+        (("mesh", "area", "4294967296"), "less than or equal to 4294967295"),
         (("mesh", "refresh", "99"), "there is no area 99"),
         (("mesh", "deny", AREA, eui(WEST).hex()), "is a collector of area 7, which cannot be kept"),
     ],

@@ -13,6 +13,7 @@ import pytest
 
 from amistack.errors import ConfigError
 from amistack.keystore import load_network_key, make_network_key
+from mesh.backhaul import AREA_MAX
 from mesh.reports import Reason
 from meterd.cli import main
 from meterd.daemon import load_settings
@@ -48,13 +49,20 @@ def test_a_collectors_file_is_read(tmp_path: Path) -> None:
     assert settings.mesh.network_key == tmp_path / "network-key"
 
 
+def test_every_area_of_the_head_end_can_have_collectors(tmp_path: Path) -> None:
+    file = tmp_path / "collector.toml"
+    file.write_text(COLLECTOR.replace("area = 7", f"area = {AREA_MAX}"), encoding="utf-8")
+    assert load_collector(file).collector.area == AREA_MAX == 0xFFFF_FFFF
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
         ("short = 4", "short = 0", "mesh.short is 0, expected 1 to 60000"),
         ("short = 4", "short = 60001", "mesh.short is 60001, expected 1 to 60000"),
         ("short = 4", "short = 4\nkey_index = 128", "mesh.key_index is 128, expected 0 to 127"),
-        ("area = 7", "area = 65536", "collector.area is 65536, expected 0 to 65535"),
+        ("area = 7", "area = 4294967296", "collector.area is 4294967296, expected 0 to 4294967295"),
+        ("area = 7", "area = -1", "collector.area is -1, expected 0 to 4294967295"),
         ("fd9a", "FD9A", "expected 32 hex digits in lower case"),
         ("fd9a", "", "expected 32 hex digits in lower case"),
         ("02000000000000c1", "02", "collector.id: "),
