@@ -203,7 +203,11 @@ class WayTriedDocument:
 
 @dataclass(frozen=True, slots=True)
 class VerdictDocument:
-    """What an isolation came to; `left` counts the alternates that answer, `known` all, by kind."""
+    """What an isolation came to.
+
+    By kind, `left` counts the alternates that answer, `known` all that were tried, `untried` those
+    that there are besides.
+    """
 
     finding: str
     causes: tuple[CauseDocument, ...]
@@ -211,6 +215,7 @@ class VerdictDocument:
     ways: tuple[WayTriedDocument, ...]
     left: Mapping[str, int]
     known: Mapping[str, int]
+    untried: Mapping[str, int]
     probes: int
     text: str
 
@@ -361,6 +366,7 @@ def _verdict(verdict: Verdict) -> VerdictDocument:
         ),
         {kind.value: count for kind, count in verdict.left.items()},
         {kind.value: count for kind, count in verdict.known.items()},
+        {kind.value: count for kind, count in verdict.untried.items()},
         verdict.probe_count,
         str(verdict),
     )

@@ -76,7 +76,10 @@ def verdict(verdict: VerdictDocument) -> str:
     for kind, known in verdict.known.items():
         if known:
             lines.append(f"{verdict.left.get(kind, 0)} of {known} alternates left: {kind}")
-    if not any(verdict.known.values()):
+    for kind, count in verdict.untried.items():
+        if count:
+            lines.append(f"{count} alternate{'s' if count > 1 else ''} not tried: {kind}")
+    if not any(verdict.known.values()) and not any(verdict.untried.values()):
         lines.append("no alternates are known")
     lines.append(f"{verdict.probes} probes")
     return "\n".join(lines)

@@ -443,8 +443,13 @@ class Isolation:
             tuple(Cause(self._part_of(component), component) for component in sorted(causes)),
             is_certain,
             ways,
-            _by_kind(way for way in ways if isinstance(way.outcome, Answered)),
-            _by_kind(ways),
+            _by_kind(way.kind for way in ways if isinstance(way.outcome, Answered)),
+            _by_kind(way.kind for way in ways),
+            _by_kind(
+                kind_of(path, best)
+                for path in self._to_meter
+                if path not in self._outcomes and best is not None
+            ),
             len(self._sent),
         )
 
@@ -468,6 +473,6 @@ def timeout_of(path: Path) -> float:
     return TIMEOUT_BASE_S + TIMEOUT_HOP_S * path.hops
 
 
-def _by_kind(ways: Iterable[WayTried]) -> Mapping[PathKind, int]:
-    found = Counter(way.kind for way in ways)
+def _by_kind(kinds: Iterable[PathKind | None]) -> Mapping[PathKind, int]:
+    found = Counter(kinds)
     return {kind: found[kind] for kind in PathKind}

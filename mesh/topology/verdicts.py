@@ -89,7 +89,8 @@ class Verdict:
     `causes` are the components each of which explains all that was seen if it alone failed; for
     SEVERAL, those that are part of an explanation by two. `is_certain` says that one of `causes`
     has failed even if two components failed at once. `left` counts the alternates that answered by
-    kind, `known` all that were tried.
+    kind, `known` all that were tried, `untried` those that there are besides: a meter that answers
+    over the first way is asked over no other.
     """
 
     finding: Finding
@@ -98,12 +99,15 @@ class Verdict:
     ways: tuple[WayTried, ...]
     left: Mapping[PathKind, int]
     known: Mapping[PathKind, int]
+    untried: Mapping[PathKind, int]
     probe_count: int
 
     def __str__(self) -> str:
         named = ", ".join(map(str, self.causes)) or "nothing to name"
         doubt = "" if self.is_certain or not self.causes else " (if only one failed)"
+        untried = sum(self.untried.values())
+        rest = f", {untried} not tried" if untried else ""
         return (
             f"{self.finding.value}: {named}{doubt}; "
-            f"{sum(self.left.values())} of {sum(self.known.values())} alternates answer"
+            f"{sum(self.left.values())} of {sum(self.known.values())} alternates answer{rest}"
         )

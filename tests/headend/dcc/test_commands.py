@@ -246,6 +246,23 @@ def test_isolate_names_what_is_broken_and_what_is_left(site: Site, capsys: Outpu
     assert "state       reachable" in shown(site, capsys, "path", METER_NAME)
 
 
+def test_isolate_of_a_meter_that_answers_says_what_was_not_tried(
+    site: Site, capsys: Output
+) -> None:
+    assert shown(site, capsys, "isolate", METER_NAME).splitlines() == [
+        "the meter answers over the best way that can be tried",
+        "1 alternate not tried: another collector, no relay shared",
+        "1 probes",
+    ]
+    found = json.loads(shown(site, capsys, "isolate", METER_NAME, "--json"))
+    assert found["untried"]["another collector, no relay shared"] == 1
+    assert not any(found["known"].values())
+    assert found["text"].endswith("0 of 0 alternates answer, 1 not tried")
+    # A collector has no way but itself.
+    text = shown(site, capsys, "isolate", eui(WEST).hex())
+    assert "no alternates are known" in text
+
+
 def test_isolation_whose_reader_goes_away_sends_no_more_probes(site: Site) -> None:
     site.broken.add(METER)
     for collector in site.collectors.values():
