@@ -60,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--json", action="store_true", help="print JSON")
     simulate.add_argument("--pcap", type=Path, metavar="FILE", help="what was on the air: pcapng")
     simulate.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="draw the map at the end (extra `plot`)"
+        "--plot",
+        type=Path,
+        metavar="FILE.png",
+        help="draw the map at the end: .png, .svg, .pdf, ... (extra `plot`)",
     )
     simulate.set_defaults(run=_simulate)
     figures = commands.add_parser(
@@ -110,11 +113,14 @@ def _scenarios(options: argparse.Namespace) -> int:
 def _figures(options: argparse.Namespace) -> int:
     from mesh.sim import table
     from mesh.sim.nodes import make_mesh_router
+    from mesh.sim.outputs import check_output
     from mesh.sim.run import simulate
     from mesh.sim.scenario import read_scenario
 
     if options.into is not None:
-        _refuse_folder(options.into)
+        # Before the run: to learn of it an hour later helps nobody.
+        check_output(options.into)
+        _text(options.into)
     chosen = [read_scenario(name) for name in options.scenarios]
     fault_count = 0
     for scenario in chosen:
@@ -136,23 +142,35 @@ def _figures(options: argparse.Namespace) -> int:
 def _renew(path: Path, name: str, section: str) -> None:
     from mesh.sim import table
 
+    text = table.renewed(_text(path), {name: section})
     try:
-        text = path.read_text() if path.exists() else ""
-        path.write_text(table.renewed(text, {name: section}))
+        path.write_text(text, "utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8") if path.exists() else ""
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: it is no text") from error
 
 
 def _simulate(options: argparse.Namespace) -> int:
     from mesh.sim import plot, show
     from mesh.sim.nodes import make_mesh_router
+    from mesh.sim.outputs import check_output
     from mesh.sim.run import simulate
 
     scenario = _scenario(options)
     if options.plot is not None:
-        # Before the run: to learn of it an hour later helps nobody.
-        plot.require()
-        _refuse_folder(options.plot)
+        # Before the run, as above.
+        plot.require(options.plot)
+        check_output(options.plot)
+    if options.pcap is not None:
+        check_output(options.pcap)
     capture: Capture | None = None
 
     def prepare(world: World) -> None:
@@ -195,11 +213,6 @@ def _scenario(options: argparse.Namespace) -> Scenario:
     if options.frame_octets is not None:
         scenario = dataclasses.replace(scenario, frame_octets_max=options.frame_octets)
     return scenario
-
-
-def _refuse_folder(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path} cannot be written: {path.parent} is not a folder")
 
 
 class Progress:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from amistack.command import EXIT_FAILED, one_line
-from amistack.errors import ConfigError
 
 if TYPE_CHECKING:
     from interop.simulate.town import Town
@@ -108,6 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     from interop.simulate import show
     from interop.simulate.deeds import parse_kill
     from interop.simulate.run import read_scenario, scenarios, simulate
+    from mesh.sim.outputs import check_output
 
     if options.scenario is None:
         for name in scenarios():
@@ -115,10 +115,8 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     scenario = _scenario(options)
     kills = [parse_kill(text) for text in options.kill]
-    if options.pcap is not None and not options.pcap.parent.is_dir():
-        raise ConfigError(
-            f"{options.pcap} cannot be written: {options.pcap.parent} is not a folder"
-        )
+    if options.pcap is not None:
+        check_output(options.pcap)
     # What programs log of a bad day is of no use to who asked how it ended.
     configure("error")
     capture: Capture | None = None

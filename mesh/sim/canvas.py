@@ -1,6 +1,7 @@
 """A map to draw on, in metres: what is used of matplotlib, and places as dots, lines and regions.
 
-Raises  ConfigError where matplotlib is missing or the file cannot be written
+Raises  ConfigError where matplotlib is missing or cannot draw such a file, or where the file cannot
+        be written
 Never   draws more artists than there are kinds of things and regions: a thousand lines are one
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol, cast
 
@@ -16,6 +17,8 @@ from amistack.errors import ConfigError
 
 DOTS_PER_INCH: Final = 150
 CIRCLE_POINTS: Final = 72
+NOT_BY_ITSELF: Final = frozenset(("pgf",))
+"""What matplotlib writes only where LaTeX is installed."""
 
 Place = tuple[float, float]
 
@@ -38,8 +41,14 @@ class Axes(Protocol):
     def set_ylabel(self, label: str) -> None: ...
 
 
+class _Backend(Protocol):
+    def get_supported_filetypes(self) -> Mapping[str, str]: ...
+
+
 class Figure(Protocol):
     """A picture."""
+
+    canvas: _Backend
 
     def add_subplot(self) -> Axes: ...
 
@@ -52,9 +61,18 @@ class _FigureMaker(Protocol):
     def __call__(self, *, figsize: tuple[float, float], layout: str) -> Figure: ...
 
 
-def require() -> None:
-    """Raises ConfigError, with what to install, where nothing could be drawn."""
-    _figure_maker()
+def require(path: Path) -> None:
+    """Raises ConfigError where no such file could be drawn, with what to install or how to name it.
+
+    A name without a suffix is refused, too: matplotlib would write a file of another name.
+    """
+    figure = _figure_maker()(figsize=(1.0, 1.0), layout="constrained")
+    known = sorted({*figure.canvas.get_supported_filetypes()} - NOT_BY_ITSELF)
+    if path.suffix[1:].lower() not in known:
+        raise ConfigError(
+            f"{path} cannot be drawn: its name must end with one of "
+            f"{', '.join(f'.{suffix}' for suffix in known)}"
+        )
 
 
 def _figure_maker() -> _FigureMaker:

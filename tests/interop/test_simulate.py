@@ -117,6 +117,7 @@ each = 1
         (("street", "--kill", "m1@10800"), "--kill m1 at 10800 s: the run ends at 10800 s"),
         (("street", "--kill", "m1@1", *("--kill", "m1@1") * 100), "101 times --kill, at most 100"),
         (("street", "--pcap", "no/where.pcapng"), "no is not a folder"),
+        (("street", "--pcap", "."), "it is a folder"),
     ],
 )
 def test_mistake_is_one_line(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import builtins
 import importlib
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from amistack.errors import ConfigError
 from mesh import cli
 from mesh.sim import plot
+from mesh.sim import run as run_module
 from mesh.sim.capture import Capture
 from mesh.sim.nodes import (
     CIPHERS,
@@ -21,6 +24,7 @@ from mesh.sim.nodes import (
     make_mesh_router,
     packet_in,
 )
+from mesh.sim.outputs import check_output
 from mesh.sim.results import unreachable
 from mesh.sim.run import Run, simulate
 from mesh.sim.scenario import read_scenario
@@ -147,6 +151,74 @@ def test_plot_without_its_extra_says_so_before_the_run(
     monkeypatch.setattr(importlib, "import_module", missing)
     assert cli.main(["simulate", "city", "--plot", str(tmp_path / "x.png")]) == 1
     assert "install amistack with its `plot` extra" in capsys.readouterr().err
+
+
+def never(*rest: object, **named: object) -> None:
+    raise AssertionError("it ran")
+
+
+@pytest.mark.parametrize("name", ["map.xyz", "map", ".png", "map.", "map.pgf"])
+def test_plot_of_an_unknown_kind_is_refused_before_the_run(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: Output, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(run_module, "simulate", never)
+    assert cli.main(["simulate", "street", "--plot", str(tmp_path / name)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    for suffix in (".png", ".svg", ".pdf"):
+        assert suffix in said.err.split("must end with one of")[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--plot", "--pcap", "--into"])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("folder.png", "folder.png cannot be written: it is a folder"),
+        ("no/x.png", "no is not a folder"),
+        ("file.png/x.png", "file.png is not a folder"),
+        ("x" * 300 + ".png", "cannot be written: File name too long"),
+    ],
+)
+def test_output_that_can_be_no_file_is_refused_before_the_run(
+    option: str,
+    name: str,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Output,
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(run_module, "simulate", never)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file.png").touch()
+    command = "figures" if option == "--into" else "simulate"
+    assert cli.main([command, "street", option, str(tmp_path / name)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert line in said.err
+    assert {path.name for path in tmp_path.iterdir()} == {"folder.png", "file.png"}
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("new.png", "nothing may be made"),
+        ("old.png", "old.png cannot be written: it may not be changed"),
+    ],
+)
+def test_output_without_the_right_to_write_is_refused(
+    name: str, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "old.png").touch()
+    check_output(tmp_path / name)
+    # Not by modes: whoever runs the tests may have every right.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match=line):
+        check_output(tmp_path / name)
 
 
 def test_plot_draws_the_map(street: tuple[Run, Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mesh import cli
+from mesh.sim import run as run_module
 from mesh.sim.isolations import Case, IsolationCases
 from mesh.sim.run import Run, simulate
 from mesh.sim.scenario import Isolations, Load, Scenario, Settlement
@@ -143,6 +144,20 @@ def test_file_that_cannot_be_written_is_one_line(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "is not a folder" in said
+
+
+def test_file_that_is_no_text_is_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*rest: object, **named: object) -> None:
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr(run_module, "simulate", never)
+    into = tmp_path / "figures.md"
+    into.write_bytes(b"\xff\xfe")
+    assert cli.main(["figures", "street", "--into", str(into)]) == 1
+    assert capsys.readouterr().err == f"mesh: {into} cannot be read: it is no text\n"
+    assert into.read_bytes() == b"\xff\xfe"
 
 
 def test_cases_are_counted_by_part(run: Run) -> None:
