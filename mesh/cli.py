@@ -135,7 +135,11 @@ def _figures(options: argparse.Namespace) -> int:
             print(section)
         else:
             # At once: a long one that follows may be interrupted.
-            _renew(options.into, scenario.name, section)
+            try:
+                _renew(options.into, scenario.name, section)
+            except ConfigError:
+                print(section)
+                raise
     return EXIT_FAILED if fault_count else 0
 
 
@@ -151,7 +155,8 @@ def _renew(path: Path, name: str, section: str) -> None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8") if path.exists() else ""
+        # A device has no sections, and may have no end.
+        return path.read_text("utf-8") if path.is_file() else ""
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -190,13 +195,14 @@ def _simulate(options: argparse.Namespace) -> int:
         progress.end()
         if capture is not None:
             capture.close()
-    if options.plot is not None:
-        plot.draw(run, options.plot)
     print(json.dumps(run.figures) if options.json else show.run(run))
     if capture is not None and capture.is_full:
         print(f"mesh: {options.pcap} is full, the end of the run is not in it", file=sys.stderr)
     for line in run.world.faults.lines:
         print(f"mesh: must never be: {one_line(line)}", file=sys.stderr)
+    if options.plot is not None:
+        # Last, so that a map that fails takes nothing else along.
+        plot.draw(run, options.plot)
     return EXIT_FAILED if run.world.faults.count else 0
 
 

@@ -221,6 +221,34 @@ def test_output_without_the_right_to_write_is_refused(
         check_output(tmp_path / name)
 
 
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    """A file that can be opened and takes nothing."""
+    path = tmp_path / "full.svg"
+    path.symlink_to("/dev/full")
+    return path
+
+
+def test_figures_are_printed_though_the_map_fails(capsys: Output, full: Path) -> None:
+    pytest.importorskip("matplotlib")
+    arguments = ["simulate", "street", "--hours", "0.05", "--json", "--plot", str(full)]
+    assert cli.main(arguments) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["simulated_s"] == 180
+    assert said.err == f"mesh: {full} cannot be written: No space left on device\n"
+
+
+def test_section_that_its_file_does_not_take_is_printed(
+    capsys: Output, full: Path, tmp_path: Path
+) -> None:
+    scenario = tmp_path / "tiny.toml"
+    scenario.write_text('name = "tiny"\ntext = "x"\nhours = 0.05\n[settlement]\nmeters = 3\n')
+    assert cli.main(["figures", str(scenario), "--into", str(full)]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("## tiny\n")
+    assert said.err == f"mesh: {full} cannot be written: No space left on device\n"
+
+
 def test_plot_draws_the_map(street: tuple[Run, Path], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot.draw(street[0], tmp_path / "map.png")
