@@ -196,14 +196,16 @@ def _simulate(options: argparse.Namespace) -> int:
         if capture is not None:
             capture.close()
     print(json.dumps(run.figures) if options.json else show.run(run))
-    if capture is not None and capture.is_full:
-        print(f"mesh: {options.pcap} is full, the end of the run is not in it", file=sys.stderr)
+    code = 0
+    if capture is not None and capture.shortfall:
+        print(f"mesh: {one_line(capture.shortfall)}", file=sys.stderr)
+        code = EXIT_FAILED if capture.refusal else 0
     for line in run.world.faults.lines:
         print(f"mesh: must never be: {one_line(line)}", file=sys.stderr)
     if options.plot is not None:
         # Last, so that a map that fails takes nothing else along.
         plot.draw(run, options.plot)
-    return EXIT_FAILED if run.world.faults.count else 0
+    return EXIT_FAILED if run.world.faults.count else code
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:

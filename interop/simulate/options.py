@@ -144,11 +144,13 @@ def _run(options: argparse.Namespace) -> int:
         if capture is not None:
             capture.close()
     print(json.dumps(done.figures) if options.json else show.run(done))
-    if capture is not None and capture.is_full:
-        print(f"interop: {options.pcap} is full, the end of the run is not in it", file=sys.stderr)
+    code = 0
+    if capture is not None and capture.shortfall:
+        print(f"interop: {one_line(capture.shortfall)}", file=sys.stderr)
+        code = EXIT_FAILED if capture.refusal else 0
     for line in done.faults[:FAULT_LINES_MAX]:
         print(f"interop: must never be: {one_line(line)}", file=sys.stderr)
-    return EXIT_FAILED if done.faults else 0
+    return EXIT_FAILED if done.faults else code
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:

@@ -4,8 +4,9 @@ Spec    pcapng (draft-ietf-opsawg-pcapng) with two interfaces. `air`: link type 
         802.15.4 data frame as a radio puts it around ours, without check sequence, its payload
         sealed. `rpl`: link type 101, what the sealed payload says if that is RPL control: an
         ICMPv6 message of type 155 in IPv6, for Wireshark's own RPL dissector
-Raises  ConfigError where the file cannot be written
+Raises  ConfigError where the file cannot be opened
 Limit   FILE_SIZE_MAX octets; then the capture ends, and `is_full` says so
+Never   ends a run: what the disk refuses later ends the capture, and `refusal` says why
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Capture:
         self, path: Path, addresses: Sequence[Eui64], read: ReadFrame, *, prefix: bytes
     ) -> None:
         self.is_full = False
+        self.refusal = ""
+        """Why the disk took no more; empty as long as it takes all."""
         self._addresses = addresses
         self._read = read
         self._prefix = prefix
@@ -68,15 +71,21 @@ class Capture:
             self._write(_block(1, _INTERFACE.pack(link_type, 0, 0) + options))
 
     def close(self) -> None:
-        """No more frames. Raises ConfigError if the last of them could not be written."""
+        """No more frames. The last of them reach the disk now, or `refusal` says why not."""
         try:
             self._file.close()
         except OSError as error:
-            raise self._refusal(error) from error
+            self._end(error)
+
+    @property
+    def shortfall(self) -> str:
+        """What there is to say of a file that lacks the end of the run; else empty."""
+        why = self.refusal or ("it is full" if self.is_full else "")
+        return f"{self._path} lacks the end of the run: {why}" if why else ""
 
     def note(self, time: float, source: int, destination: int, octets: bytes) -> None:
         """A frame left an antenna."""
-        if self.is_full:
+        if self.is_full or self.refusal:
             return
         self._packet(0, time, self._mac_frame(source, destination, octets))
         to = None if destination == BROADCAST else self._addresses[destination]
@@ -116,6 +125,8 @@ class Capture:
         self._write(_block(6, head + octets + bytes(-size % 4)))
 
     def _write(self, octets: bytes) -> None:
+        if self.refusal:
+            return
         if self._size + len(octets) > FILE_SIZE_MAX:
             self.is_full = True
             return
@@ -123,10 +134,10 @@ class Capture:
         try:
             self._file.write(octets)
         except OSError as error:
-            raise self._refusal(error) from error
+            self._end(error)
 
-    def _refusal(self, error: OSError) -> ConfigError:
-        return ConfigError(f"{self._path} cannot be written: {error.strerror or error}")
+    def _end(self, error: OSError) -> None:
+        self.refusal = self.refusal or error.strerror or str(error)
 
 
 def _block(kind: int, body: bytes) -> bytes:

@@ -82,6 +82,15 @@ def test_capture_has_the_frames_of_the_air(tmp_path: Path) -> None:
     assert len(octets) > 10_000
 
 
+def test_capture_that_the_disk_refuses_does_not_end_the_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["simulate", "street", *SMALL, "--pcap", "/dev/full"]) == 1
+    out, err = capsys.readouterr()
+    assert "registered 3 of 3" in out
+    assert err == "interop: /dev/full lacks the end of the run: No space left on device\n"
+
+
 def test_what_a_judge_finds_is_one_line_and_an_exit_code(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -223,3 +223,31 @@ def test_tshark_reads_what_nodes_say_as_they_do(seed: int, tmp_path: Path) -> No
     capture.close()
     assert as_tshark_reads(path) == [as_we_read(message) for message in sent]
     assert {type(message) for message in sent} == {Dis, Dio, Dao, DaoAck}
+
+
+def captured(path: Path, count: int) -> Capture:
+    """A capture of so many frames of 100 octets, closed."""
+    capture = Capture(path, ADDRESSES, lambda octets, to: None, prefix=DODAG_ID[:8])
+    for at in range(count):
+        capture.note(float(at), 0, -1, bytes(100))
+    capture.close()
+    return capture
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_disk_that_is_full_ends_the_capture_and_nothing_else(count: int) -> None:
+    capture = captured(Path("/dev/full"), count)
+    assert capture.refusal == "No space left on device"
+    assert capture.shortfall == "/dev/full lacks the end of the run: No space left on device"
+
+
+def test_capture_says_when_its_file_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "air.pcapng"
+    monkeypatch.setattr("mesh.sim.capture.FILE_SIZE_MAX", 10_000)
+    assert captured(path, 10).shortfall == ""
+    capture = captured(path, 1000)
+    assert capture.refusal == ""
+    assert capture.shortfall == f"{path} lacks the end of the run: it is full"
+    assert 9_800 < path.stat().st_size <= 10_000

@@ -238,6 +238,23 @@ def test_figures_are_printed_though_the_map_fails(capsys: Output, full: Path) ->
     assert said.err == f"mesh: {full} cannot be written: No space left on device\n"
 
 
+@pytest.mark.parametrize("hours", ["0.002", "0.3"])
+def test_capture_that_the_disk_refuses_does_not_end_the_run(
+    hours: str, capsys: Output, full: Path
+) -> None:
+    """Refused when the file is closed, and long before."""
+    arguments = ["simulate", "street", "--hours", hours, "--json"]
+    assert cli.main(arguments) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert cli.main([*arguments, "--pcap", str(full)]) == 1
+    said = capsys.readouterr()
+    captured = json.loads(said.out)
+    for taken in ("wall_s", "cpu_s"):
+        del alone[taken], captured[taken]
+    assert captured == alone
+    assert said.err == f"mesh: {full} lacks the end of the run: No space left on device\n"
+
+
 def test_section_that_its_file_does_not_take_is_printed(
     capsys: Output, full: Path, tmp_path: Path
 ) -> None:
