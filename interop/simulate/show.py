@@ -54,10 +54,9 @@ def run(done: Run) -> str:
     lines += [f"  t={note.at:<9.1f}{note.text}" for note in notes]
     if len(town.notes) > len(notes):
         lines.append(f"  ... and {len(town.notes) - len(notes)} more")
-    lines.append(
-        f"  {found['frames']:,} frames; {found['cpu_s']} s of CPU, "
-        f"{found['cpu_us_per_frame']} us a frame; history {found['history']}"
-    )
+    each = found["cpu_us_per_frame"]
+    cpu = f"{found['cpu_s']} s of CPU" + (f", {each} us a frame" if each is not None else "")
+    lines.append(f"  {found['frames']:,} frames; {cpu}; history {found['history']}")
     return "\n".join(lines)
 
 

@@ -194,7 +194,8 @@ class Scenario:
     isolations: Isolations = field(default_factory=Isolations)
 
     def __post_init__(self) -> None:
-        _between("hours", self.hours, 0, HOURS_MAX)
+        if not 0 < self.hours <= HOURS_MAX:
+            raise ConfigError(f"hours is {self.hours:g}, expected above 0 and up to {HOURS_MAX:g}")
         _between("power_up_s", self.power_up_s, 0, HOURS_MAX * 3600)
         _between("forming_s", self.forming_s, 0, HOURS_MAX * 3600)
         _between("draining_s", self.draining_s, 0, HOURS_MAX * 3600)

@@ -36,6 +36,13 @@ def test_table_says_what_a_user_of_the_head_end_sees(capsys: pytest.CaptureFixtu
     assert "kill: m2 without power" in out
 
 
+def test_run_too_short_for_a_frame_has_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "street", "--meters", "3", "--hours", "0.00001"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("  0 frames; ")
+    assert last.split(" s of CPU")[1].startswith("; history ")
+
+
 def test_json_has_the_keys_of_mesh_simulate_and_its_own(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

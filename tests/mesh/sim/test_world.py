@@ -326,7 +326,9 @@ def test_all_scenarios_in_the_box_are_read() -> None:
     ("text", "message"),
     [
         ("", "name is missing"),
-        ('name = "x"\ntext = ""\nhours = -1', "hours is -1, expected 0 to"),
+        ('name = "x"\ntext = ""\nhours = -1', "hours is -1, expected above 0 and up to"),
+        ('name = "x"\ntext = ""\nhours = 0.0', "hours is 0, expected above 0 and up to 8784"),
+        ('name = "x"\ntext = ""\nhours = 8784.1', "expected above 0 and up to 8784"),
         ('name = "x"\ntext = ""\nhours = 1\nseed = 3', "seed is not a setting"),
         ('name = "x"\ntext = ""\nhours = 1\n[settlement]\nshape = "ring"', "shape is 'ring'"),
         ('name = "x"\ntext = ""\nhours = 1\n[[faults]]\nkind = "flood"', "kind is 'flood'"),
