@@ -4,7 +4,8 @@ Gives   one history for one seed, whatever the machine it runs on
 In      a scenario and a router; `run_until`
 Out     `trace`, a digest of every frame that was on the air; the state that results are read from
 Raises  WorldError when a machine breaks the rules of its shape
-Limit   what a collector holds while its backhaul is cut: HELD_COUNT_MAX alarms, nothing else
+Limit   what a collector holds while its backhaul is cut: as many alarms as `mesh.collector` holds,
+        the oldest going first; nothing else
 Never   tells a node what it could not hear
 """
 
@@ -21,6 +22,7 @@ from typing import Final
 from amistack.framing import Priority
 from amistack.identifiers import Eui64
 from mesh.collector.collector import GROUND_GRACE_S
+from mesh.collector.held import HELD_COUNT_MAX
 from mesh.sim.chance import Chance
 from mesh.sim.clock import VirtualClock
 from mesh.sim.machine import NodeMachine
@@ -34,7 +36,6 @@ from mesh.sim.traffic import Traffic
 
 BACKHAUL_DELAY_S: Final = 0.05
 """One way, over somebody's mobile network."""
-HELD_COUNT_MAX: Final = 256
 POWER_UP_SPREAD_S: Final = 30.0
 """Within this what lost power together has it again: switches and supplies differ."""
 LOOK_EVERY_S: Final = 10.0

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from amistack.errors import ConfigError, LocalProtocolError
+from mesh.collector.held import HELD_COUNT_MAX
 from mesh.sim.chance import Chance
 from mesh.sim.clock import VirtualClock
 from mesh.sim.faults import plan
@@ -29,7 +30,7 @@ from mesh.sim.scenario import (
     read_scenario,
     scenarios,
 )
-from mesh.sim.traffic import Kind
+from mesh.sim.traffic import Kind, Traffic
 from mesh.sim.world import World
 from tests.mesh.sim.worlds import RADIO, FloodRouter
 
@@ -264,6 +265,26 @@ def test_backhaul_that_is_cut_holds_alarms_and_loses_the_rest() -> None:
     assert report.done_at is None
     world.run_until(400)
     assert report.done_at is not None
+
+
+@pytest.mark.parametrize(("more", "lost"), [(0, 0), (1, 1), (6, 6)])
+def test_backhaul_that_is_cut_holds_as_many_alarms_as_a_real_collector(
+    monkeypatch: pytest.MonkeyPatch, more: int, lost: int
+) -> None:
+    world = world_of(dataclasses.replace(SMALL, settlement=Settlement("street", 12, 1)))
+    world.run_until(1)
+    monkeypatch.setattr(world.router, "take", lambda number, machine, event: event)
+    handed: list[object] = []
+    monkeypatch.setattr(
+        Traffic, "arrived_at_head_end", lambda _, meter, payload: handed.append(payload)
+    )
+    world.cut_backhaul(0, is_cut=True)
+    alarms = [bytes((Kind.C1, number)) for number in range(HELD_COUNT_MAX + more)]
+    for alarm in alarms:
+        world._happened(0, (1, alarm))
+    world.cut_backhaul(0, is_cut=False)
+    world.run_until(1.1)
+    assert handed == alarms[lost:]
 
 
 def test_faults_by_chance_come_as_often_as_they_should() -> None:
