@@ -19,9 +19,9 @@ NEAR, FAR = 2 * UNIT, 9 * UNIT
 class Place:
     """A Dodag, with a clock and what it asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 1) -> None:
         self.now = 0.0
-        self.dodag = Dodag(PROFILE, random.Random(1))
+        self.dodag = Dodag(PROFILE, random.Random(seed))
         self.dodag.start(now=0.0)
 
     def hear(self, who: Eui64, rank: int, version: int = 240) -> None:
@@ -73,9 +73,9 @@ class Place:
             self.wait(seconds / 8)
 
 
-def joined() -> Place:
+def joined(seed: int = 1) -> Place:
     """A node whose parent P has the rank NEAR."""
-    place = Place()
+    place = Place(seed)
     place.join(P, NEAR)
     place.asked()
     return place
