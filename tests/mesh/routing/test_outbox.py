@@ -6,6 +6,7 @@ packets, and never kept out by them; what is not done in time is told as not ack
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,6 +102,17 @@ def test_an_old_packet_is_lost_and_not_sent() -> None:
     assert job is not None
     assert job.born == 1.0
     assert core.counters["lost: too old"] == 1
+
+
+@pytest.mark.parametrize(("age", "is_sent"), [(120.0, True), (120.1, False)])
+def test_a_packet_waits_two_minutes_for_the_radio_and_no_longer(
+    age: float, *, is_sent: bool
+) -> None:
+    """In seconds: whoever waits for an answer has given up by then, or says it again."""
+    box, core = outbox()
+    box.put(Job(Way.UP, packet(Priority.SCHEDULED), 50.0))
+    assert (box.take(50.0 + age) is not None) is is_sent
+    assert core.counters["lost: too old"] == (not is_sent)
 
 
 @given(
