@@ -172,8 +172,8 @@ def _simulate(options: argparse.Namespace) -> int:
     scenario = _scenario(options)
     if options.plot is not None:
         # Before the run, as above.
-        plot.require(options.plot)
         check_output(options.plot)
+        plot.require(options.plot)
     if options.pcap is not None:
         check_output(options.pcap)
     capture: Capture | None = None

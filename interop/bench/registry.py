@@ -11,6 +11,7 @@ from interop.bench import (
     edhoc_flood_cpu_us,
     edhoc_responder_cpu_us,
     headend_idle_meter_bytes,
+    mesh_stretch_p90,
     meterd_dump_s,
     meterd_idle_cpu_share,
     meterd_pss_mib,
@@ -46,6 +47,7 @@ MODULES: Final[Mapping[str, ModuleType]] = {
         topology_update_ms,
         topology_alternates_ms,
         topology_rebuild_ms,
+        mesh_stretch_p90,
         simulated_day_cpu_ms,
     )
 }

@@ -57,6 +57,7 @@ NAMES = [
     "topology_update_ms",
     "topology_alternates_ms",
     "topology_rebuild_ms",
+    "mesh_stretch_p90",
     "simulated_day_cpu_ms",
 ]
 

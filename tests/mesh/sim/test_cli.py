@@ -177,6 +177,7 @@ def test_plot_of_an_unknown_kind_is_refused_before_the_run(
     ("name", "line"),
     [
         ("folder.png", "folder.png cannot be written: it is a folder"),
+        ("", "cannot be written: it is a folder"),
         ("no/x.png", "no is not a folder"),
         ("file.png/x.png", "file.png is not a folder"),
         ("x" * 300 + ".png", "cannot be written: File name too long"),
