@@ -14,8 +14,8 @@ from typing import Final
 
 from interop.bench.figure import BenchError, Figure, Size
 from mesh.sim.nodes import make_mesh_router
-from mesh.sim.results import control_shares, percentile, stretches
-from mesh.sim.run import Simulation
+from mesh.sim.results import percentile
+from mesh.sim.run import simulate
 from mesh.sim.scenario import read_scenario
 
 NAME: Final = "mesh_stretch_p90"
@@ -32,18 +32,15 @@ def measure(size: Size) -> Figure:
     shares: list[float] = []
     asked = 0
     for seed in seeds:
-        running = Simulation(scenario, make_mesh_router, seed=seed)
-        running.world.run_until(running.end)
-        stretch = percentile(stretches(running.world), 0.9)
-        if stretch is None:
+        run = simulate(scenario, make_mesh_router, seed=seed)
+        stretch, share = run.figures.get("stretch_p90"), run.figures.get("control_share_busiest")
+        if not isinstance(stretch, float) or not isinstance(share, float):
             raise BenchError(f"nobody in the street of seed {seed} has a way")
         found.append(stretch)
-        exchanges = [each for each in running.world.traffic.exchanges if not each.is_void]
+        shares.append(share)
+        exchanges = [each for each in run.world.traffic.exchanges if not each.is_void]
         asked += len(exchanges)
         waits += [each.latency_s for each in exchanges if each.latency_s is not None]
-        before = running.world.stations.airtime
-        nothing = type(before)([0.0] * len(before.control), [0.0] * len(before.data))
-        shares.append(max(control_shares(running.world, nothing, running.end)))
     return Figure(
         NAME,
         statistics.fmean(found),

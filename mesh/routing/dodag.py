@@ -545,8 +545,8 @@ class Dodag:
     def _decides_for_us(self, row: Neighbour, dio: Dio) -> bool:
         """Whether we take the root's figures from that neighbour.
 
-        They come down the tree, from parent to child; who has no parent takes them from whoever
-        might be one (RFC 6550 section 8.3, "fixed by the DODAG root").
+        Only the root changes them (RFC 6550 section 6.7.6), so they come down the tree, from parent
+        to child; who has no parent takes them from whoever might be one.
         """
         place = self.place
         if place.state is State.ROOT:
