@@ -1,6 +1,6 @@
 """When a node says where it stands: by Trickle, to who needs it, and at once that it has no way.
 
-Spec    RFC 6206 (Trickle), RFC 6550 sections 8.3 (DIO) and 8.2.2.5 (poisoning); decision 19
+Spec    RFC 6206 (Trickle), RFC 6550 sections 8.3 (DIO) and 8.2.2.5 (poisoning); decisions 19, 20
 In      what was heard that agrees, asks or differs; `poison`; `handle_timer`
 Out     DIOs in the actions of the place; `deadline`
 Limit   one answer to a neighbour in REPLY_INTERVAL, one reset for the sake of others in
@@ -23,7 +23,7 @@ RESET_INTERVAL: Final = 8.0
 """Seconds between two resets of Trickle because somebody asks, needs us, or is mistaken."""
 HELPER_COUNT: Final = 6
 """Of those who hear that a neighbour has no way, about so many soon say where they stand."""
-NEWS_ETX: Final = 0.5
+NEWS_ETX: Final = 0.75
 """A rank that moved by so much ETX since all heard it is said once more, soon."""
 NEWS_WAIT: Final = (60.0, 180.0)
 """Seconds, from and to, until then: it may move on, and those below it speak after it."""

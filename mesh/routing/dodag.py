@@ -59,7 +59,8 @@ CROWD_TIME: Final = 240.0
 UPKEEP_INTERVAL: Final = 60.0
 """Seconds between looks at ages, probes and hysteresis by time, while there is something to see."""
 QUIET_INTERVAL: Final = 600.0
-"""Seconds at most from a look that found nothing to the next; sooner if a link is to be tried."""
+"""Seconds at most from a look that found nothing to the next; sooner if a link is to be tried, or a
+neighbour is denied no more."""
 _EUI_OF: Final = operator.attrgetter("eui")
 
 
@@ -570,7 +571,8 @@ class Dodag:
             if place.state is State.JOINED and not is_same:
                 # A neighbour in need hears soon where it can go.
                 self._advertiser.hear_need(now)
-        elif row.version == place.version:
+        elif row.version == place.version and row.rank < place.rank:
+            # Who is further from the root than we says nothing that we would (RFC 6550 8.3).
             self._advertiser.hear_consistent()
         if not is_same or row is place.preferred or place.state is State.DETACHED:
             self._parenting.consider(row, now)
@@ -580,9 +582,7 @@ class Dodag:
     def _answer_as_root(self, row: Neighbour, dio: Dio, now: float, *, is_for_us: bool) -> None:
         if dio.rank == INFINITE_RANK:
             self._advertiser.hear_request(now)
-        elif dio.version == self.place.version:
-            self._advertiser.hear_consistent()
-        elif is_for_us:
+        elif dio.version != self.place.version and is_for_us:
             self._advertiser.answer(row.eui, now)
 
     def _note_strength(self, row: Neighbour, rssi_dbm: float | None) -> None:
@@ -620,6 +620,9 @@ class Dodag:
                     place.ask(Act.REGISTER if is_preferred else Act.PROBE, row.eui)
                 else:
                     wait = min(wait, due - now)
+            for row in place.neighbours:
+                if row.denied_until > now:
+                    wait = min(wait, row.denied_until - now)
             spare = place.spare_to_try(now)
             if spare is not None:
                 is_quiet = False

@@ -189,7 +189,10 @@ class Parenting:
                 is_safe = row.rank < self._rank_before != INFINITE_RANK
                 self._choose_at = now if is_safe else max(now + wait, self._settled_at)
             return
-        if place.state is State.JOINED and place.pending is None:
+        if place.state is not State.JOINED or place.pending is not None:
+            return
+        # Who is no nearer to the root than we are is neither a better parent nor one of the set.
+        if row.rank < place.rank or row in place.parents or place.preferred is None:
             self.choose(now)
 
     def asked(self, row: Neighbour, attempts: int, now: float, *, is_acknowledged: bool) -> None:
@@ -366,6 +369,8 @@ class Parenting:
         if is_new or abs(cost - place.rank) > unit // 2 or place.rank < parent.rank + unit:
             place.rank = cost
             place.lowest = min(place.lowest, cost)
+            if not is_new:
+                self._gather(now)
         self._binding.note(now)
         self._advertiser.note_rank(now)
 

@@ -31,9 +31,9 @@ KNOWN_COUNT_MIN: Final = 8
 """Neighbours that a node gets to know whatever their rank."""
 CERTAIN_ETX: Final = 12.0
 """From a path of so much ETX on, what makes a difference grows with it: so do the doubts in it."""
-WORTH_SHARE: Final = 0.05
+WORTH_SHARE: Final = 0.08
 """A way that is shorter by less than such a share of it is not worth another parent: that is told
-to the root, and moves the ranks of all below. See decision 19."""
+to the root, and moves the ranks of all below. See decision 20."""
 _COST_AND_SHORT: Final = operator.itemgetter(0, 1)
 
 

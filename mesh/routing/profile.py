@@ -53,7 +53,7 @@ class Parents:
     switch_etx: float = 1.5
     """PARENT_SWITCH_THRESHOLD: how much better another one must be at once."""
     switch_etx_small: float = 0.3
-    """How much better it must have been all through `switch_time`; on long paths a twentieth."""
+    """How much better it must have been all through `switch_time`; on long paths 8 %."""
     switch_time: float = 600.0
     """Seconds."""
     failures_max: int = 2

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from mesh.routing.acts import Act
 from mesh.routing.advertising import JUMP_ETX, NEWS_ETX, NEWS_WAIT
+from mesh.routing.dodag import Dodag
 from mesh.routing.messages import INFINITE_RANK
+from tests.mesh.routing.medium import DODAG_ID, eui
 from tests.mesh.routing.one_node import NEAR, PROFILE, UNIT, P, Place, X, joined
 
 LONGEST = 2.0**PROFILE.dodag.interval_min / 1000.0 * 2**PROFILE.dodag.interval_doublings
@@ -34,6 +38,20 @@ def said(place: Place, seconds: float) -> int:
         for _ in range(PROFILE.dodag.redundancy):
             place.dodag._advertiser.hear_consistent()
         place.wait(min(max(place.dodag.deadline - place.now, 0.01), end - place.now))
+        found += place.asked().count((Act.DIO, None))
+    return found
+
+
+def said_beside(place: Place, rank: int, seconds: float) -> int:
+    """How many DIOs went to all while as many neighbours say a rank as would suppress one."""
+    others = [eui(short) for short in range(20, 20 + PROFILE.dodag.redundancy)]
+    place.asked()
+    found = 0
+    end = place.now + seconds
+    while place.now < end:
+        for other in others:
+            place.hear(other, rank)
+        place.wait(min(LONGEST / 8, end - place.now))
         found += place.asked().count((Act.DIO, None))
     return found
 
@@ -75,6 +93,22 @@ def test_what_others_say_is_not_what_a_node_has_to_say_whose_rank_moved(place: P
     move(place, NEWS_ETX / 2 + 0.01)
     assert said(place, 2 * LONGEST) == 1
     assert said(place, 3 * LONGEST) == 0
+
+
+@pytest.mark.parametrize(("deeper", "count"), [(-1, 0), (0, 4), (UNIT, 4)])
+def test_only_who_is_nearer_to_the_root_speaks_for_a_node(
+    place: Place, deeper: int, count: int
+) -> None:
+    """RFC 6550 section 8.3: what senders of a lesser rank say is consistent."""
+    assert said_beside(place, place.dodag.rank + deeper, 4 * LONGEST) == count
+
+
+def test_nobody_speaks_for_a_root() -> None:
+    root = Place()
+    root.dodag = Dodag(PROFILE, random.Random(1), dodag_id=DODAG_ID, root_version=240)
+    root.dodag.start(now=0.0)
+    root.wait(2.5 * LONGEST)
+    assert said_beside(root, 2 * UNIT, 4 * LONGEST) == 4
 
 
 def test_who_lost_its_way_says_that_and_no_older_news(place: Place) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import pytest
-
 from mesh.sim.nodes import make_mesh_router, mesh_node
 from mesh.sim.radio import read_radio
 from mesh.sim.results import unreachable
@@ -31,14 +29,14 @@ def counted(world: World, what: str) -> int:
     return sum(mesh_node(machine).dodag.counters[what] for _, machine in world.machines())
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_all_join_and_are_routed_and_nobody_loses_its_way(seed: int) -> None:
+def late_ones(seed: int) -> int:
+    """How many are not joined 60 s after the last has its power; and the rest of the contract."""
     world = district(seed)
     world.start()
     world.run_until(90.0)
     there = set(world.meters) - set(unreachable(world))
     joined = {n for n, parent in enumerate(world.parents()) if parent >= 0}
-    assert len(there - joined) <= METERS // 35
+    late = len(there - joined)
     world.run_until(480.0)
     root = world.stations.machine(0)
     assert root is not None
@@ -49,3 +47,10 @@ def test_all_join_and_are_routed_and_nobody_loses_its_way(seed: int) -> None:
     assert counted(world, "parent changed") <= 4 * METERS
     assert world.stations.medium.counters.frames <= 300 * METERS
     assert not world.loops.seen
+    return late
+
+
+def test_all_join_and_are_routed_and_nobody_loses_its_way() -> None:
+    late = [late_ones(seed) for seed in range(1, 9)]
+    assert max(late) <= 5
+    assert sum(late) <= len(late) * METERS // 50

@@ -13,10 +13,10 @@ import random
 import pytest
 
 from amistack.identifiers import Eui64
-from mesh.routing.dodag import CHILD_TIME, UPKEEP_INTERVAL, Act, Dodag, State
+from mesh.routing.dodag import CHILD_TIME, QUIET_INTERVAL, UPKEEP_INTERVAL, Act, Dodag, State
 from mesh.routing.messages import INFINITE_RANK, Dio, Dis, sequence_after
 from mesh.routing.metric import SAMPLES_MEASURED
-from mesh.routing.parents import DEAF_PATIENCE, DENY_FIRST, PARENT_PATIENCE
+from mesh.routing.parents import DEAF_PATIENCE, DENY_FIRST, PARENT_PATIENCE, Parenting
 from tests.mesh.routing.medium import DODAG_ID, eui
 from tests.mesh.routing.one_node import FAR, NEAR, PROFILE, UNIT, C, P, Place, X, Y, joined
 
@@ -228,6 +228,45 @@ def test_each_parent_is_tried_when_it_is_time_and_one_that_failed_soon_again() -
     assert all(interval <= gap <= interval + 2.0 for gap in gaps[P])
     assert gaps[X].pop(2) <= UPKEEP_INTERVAL + 2.0
     assert all(interval <= gap <= interval + 2.0 for gap in gaps[X])
+
+
+def test_a_rank_that_rises_over_a_neighbour_makes_it_one_of_the_set(place: Place) -> None:
+    # Each is known by one good frame, so that nobody but the preferred parent has to be tried.
+    place.answer(P, Act.PROBE)
+    place.hear(X, place.dodag.rank)
+    place.answer(X, Act.PROBE)
+    assert [row.eui for row in place.dodag.parents] == [P]
+    while place.dodag.rank <= NEAR + 2 * UNIT:
+        place.dodag.note_attempts(P, 4, None, is_acknowledged=True, now=place.now)
+    assert [row.eui for row in place.dodag.parents] == [P, X]
+    for _ in range(20):
+        place.dodag.note_attempts(P, 1, None, is_acknowledged=True, now=place.now)
+    assert [row.eui for row in place.dodag.parents] == [P]
+
+
+@pytest.mark.parametrize("deeper", [-1, 0])
+def test_what_a_neighbour_below_says_is_no_reason_to_look_at_all_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch, deeper: int
+) -> None:
+    looks: list[float] = []
+    monkeypatch.setattr(Parenting, "choose", lambda self, now: looks.append(now))
+    place.hear(X, place.dodag.rank + deeper)
+    assert len(looks) == (deeper < 0)
+
+
+def test_who_was_denied_is_one_of_the_set_when_that_is_over(place: Place) -> None:
+    place.answer(P, Act.PROBE)
+    place.hear(X, NEAR)
+    place.answer(X, Act.PROBE)
+    row = place.dodag.neighbours.get(X)
+    assert row is not None
+    place.wait(2 * QUIET_INTERVAL)
+    # While nothing is to be seen a node looks seldom.
+    row.denied_until = place.now + QUIET_INTERVAL / 2
+    place.hear(X, NEAR + 1)
+    assert row not in place.dodag.parents
+    place.wait(QUIET_INTERVAL / 2 + UPKEEP_INTERVAL)
+    assert row in place.dodag.parents
 
 
 def test_who_is_denied_again_and_again_is_denied_longer(place: Place) -> None:

@@ -79,7 +79,7 @@ def test_a_joined_node_gets_to_know_over_a_poor_link_only_who_would_be_its_best_
     assert not place.has_use_for(6 * UNIT - 1, POOR, 0.0)
 
 
-@pytest.mark.parametrize(("etx", "worth"), [(2.0, 0.3), (6.0, 0.3), (10.0, 0.5), (30.0, 1.5)])
+@pytest.mark.parametrize(("etx", "worth"), [(2.0, 0.3), (3.7, 0.3), (10.0, 0.8), (30.0, 2.4)])
 def test_what_is_worth_another_parent_grows_with_the_way(etx: float, worth: float) -> None:
     place = place_at(int(etx * UNIT))
     filled(place)
