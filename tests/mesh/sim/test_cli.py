@@ -99,6 +99,59 @@ def test_json_has_the_keys_that_were_agreed(capsys: Output) -> None:
     assert figures["simulated_s"] == 2160
 
 
+MANY_FAULTS = """
+name = "small"
+text = "forty meters, relays that die, and one isolation of each kind"
+hours = 30.0
+forming_s = 1200.0
+draining_s = 300.0
+cipher = "fast"
+
+[settlement]
+meters = 40
+collectors = 2
+
+[load]
+c1_per_day = 5.0
+
+[[faults]]
+kind = "crash"
+whom = "relays"
+share = 0.3
+at_s = 2400.0
+
+[isolations]
+each = 1
+settle_s = 300.0
+"""
+
+
+def test_json_has_the_keys_that_were_agreed_down_to_the_last(
+    tmp_path: Path, capsys: Output
+) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(MANY_FAULTS)
+    assert cli.main(["simulate", str(path), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    kinds = {"C1", "C2", "C3", "C4"}
+    assert set(figures["offered"]) == kinds | {"on_demand", "octets"}
+    assert {"C1", "C4"} <= set(figures["classes"]) <= kinds
+    for row in figures["classes"].values():
+        assert set(row) == {"sent", "within_limit", "limit_s"}
+    assert set(figures["daily_reports"]) == {"expected", "in_window", "eventually"}
+    assert set(figures["on_demand"]) == {
+        "asked", "within_30s", "within_60s", "p50_s", "p95_s", "p99_s", "by_hops",
+    }  # fmt: skip
+    for row in figures["on_demand"]["by_hops"].values():
+        assert set(row) == {"asked", "p50_s", "p99_s"}
+    assert set(figures["repair"]) == {
+        "orphans", "within_1s", "routed_within_60s", "noticed_p85_s",
+    }  # fmt: skip
+    assert set(figures["isolation"]) == {"cases", "right", "wrong_certain"}
+    assert figures["isolation"]["cases"] == 5
+    assert figures["repair"]["orphans"] > 0
+
+
 def test_table_says_what_a_person_wants_to_know(capsys: Output) -> None:
     assert cli.main(["simulate", "street", "--hours", "0.6"]) == 0
     said = capsys.readouterr().out
