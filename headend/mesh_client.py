@@ -1,6 +1,6 @@
 """Talk to the running head-end about its mesh, over its Unix socket.
 
-Gives   the documents of headend/api/mesh_documents.py; topology and isolation as they come
+Gives   the documents of headend/api/mesh_documents.py; topology, trace, isolation as they come
 Raises  ApiError, one line: nobody answers, or the problem that was answered
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from amistack.identifiers import Eui64, format_eui64
 from headend.api.mesh_documents import (
@@ -22,13 +22,15 @@ from headend.api.mesh_documents import (
     OrderDocument,
     PingDocument,
     ReleasedDocument,
-    TraceDocument,
+    TracingDocument,
 )
 from headend.client import PAGE_SIZE, ApiError, HeadEndClient, read_document
 
 ASK_TIMEOUT_S: Final = 240.0
-"""A trace over 24 hops may take so long."""
+"""An order and a ping over 24 hops have their answer, or are given up, before that."""
 ASSIGN_TIMEOUT_S: Final = 300.0
+
+Line = TypeVar("Line", TracingDocument, IsolationDocument)
 
 
 class MeshClient(HeadEndClient):
@@ -112,23 +114,23 @@ class MeshClient(HeadEndClient):
             timeout_s=ASK_TIMEOUT_S,
         )
 
-    def trace(self, node: Eui64, *, way: int = 0) -> TraceDocument:
-        """Ask every node on a way."""
-        return self.call(
-            "POST",
-            f"/v1/nodes/{format_eui64(node)}/trace",
-            TraceDocument,
-            query={"way": way},
-            timeout_s=ASK_TIMEOUT_S,
-        )
+    def trace(self, node: Eui64, *, way: int = 0) -> Iterator[TracingDocument]:
+        """Ask every node on a way: each row as it is known, all of them last."""
+        path = f"/v1/nodes/{format_eui64(node)}/trace"
+        return _read(TracingDocument, self.lines("POST", path, query={"way": way}))
 
     def isolate(self, node: Eui64) -> Iterator[IsolationDocument]:
         """Which component keeps a node silent: each step as it is known, the verdict last."""
-        for line in self.lines("POST", f"/v1/nodes/{format_eui64(node)}/isolate"):
-            try:
-                yield read_document(IsolationDocument, json.loads(line))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ApiError(
-                    f"a step of the isolation is not understood ({error}): "
-                    "do this command and the head-end have the same version?"
-                ) from error
+        path = f"/v1/nodes/{format_eui64(node)}/isolate"
+        return _read(IsolationDocument, self.lines("POST", path))
+
+
+def _read(kind: type[Line], lines: Iterator[str]) -> Iterator[Line]:
+    for line in lines:
+        try:
+            yield read_document(kind, json.loads(line))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ApiError(
+                f"a line of the answer is not understood ({error}): "
+                "do this command and the head-end have the same version?"
+            ) from error

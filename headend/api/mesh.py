@@ -1,6 +1,6 @@
 """The HTTP door to the mesh: `/v1/mesh`, `/v1/topology`, and what can be asked of one node.
 
-Limit   lists of NODES_MAX nodes; an isolation and a topology come line by line
+Limit   lists of NODES_MAX nodes; a trace, an isolation and a topology come line by line
 Never   decides anything: what may be and what it means is the operations'
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 from fastapi import FastAPI, Query
 from fastapi.responses import StreamingResponse
@@ -20,7 +20,7 @@ from amistack.identifiers import Eui64, parse_eui64
 from headend.api import mesh_documents as d
 from headend.dcc.operations import NODES_MAX
 from headend.domain.mesh import DODAG_ID_SIZE, MeshOrder
-from headend.domain.refusals import BadWish
+from headend.domain.refusals import BadWish, Refusal
 from headend.operations import PAGE_SIZE_MAX, Operations
 from mesh.backhaul import AREA_MAX
 from mesh.topology.export import Format
@@ -41,6 +41,8 @@ LINES: Final = "application/x-ndjson"
 Node = Annotated[str, Field(max_length=TEXT_SIZE_MAX)]
 AreaNumber = Annotated[int, Field(ge=0, le=AREA_MAX)]
 Way = Annotated[int, Query(ge=0, le=WAY_MAX)]
+
+Line = TypeVar("Line", d.IsolationDocument, d.TracingDocument)
 
 
 class AreaRequest(BaseModel):
@@ -162,20 +164,36 @@ def _add_questions(api: FastAPI, operations: Operations) -> None:
         """Ask a node whether it is there, over its best way, or the alternate of that number."""
         return d.ping_document(*await operations.mesh.ping(_node(node), way=way))
 
-    @api.post("/v1/nodes/{node}/trace")
-    async def trace(node: str, way: Way = 0) -> d.TraceDocument:
-        """Ask every node on a way, the nearest first."""
-        return d.trace_document(*await operations.mesh.trace(_node(node), way=way))
+    @api.post("/v1/nodes/{node}/trace", response_class=StreamingResponse)
+    async def trace(node: str, way: Way = 0) -> StreamingResponse:
+        """Ask every node on a way, the nearest first: a JSON object a line, all of it last."""
+        known = operations.mesh.trace(_node(node), way=way)
+        lines = (d.tracing_document(path, answer) async for path, answer in known)
+        return await _streamed(d.TracingDocument, lines)
 
     @api.post("/v1/nodes/{node}/isolate", response_class=StreamingResponse)
     async def isolate(node: str) -> StreamingResponse:
         """Which component keeps a node silent: a JSON object a line, the verdict last."""
+        known = operations.mesh.isolate(_node(node))
+        lines = (d.isolation_document(event) async for event in known)
+        return await _streamed(d.IsolationDocument, lines)
 
-        async def lines() -> AsyncIterator[str]:
-            async for event in operations.mesh.isolate(_node(node)):
-                yield json.dumps(dataclasses.asdict(d.isolation_document(event)))
 
-        return StreamingResponse(await _begun(lines()), media_type=LINES)
+async def _streamed(kind: type[Line], documents: AsyncIterator[Line]) -> StreamingResponse:
+    """An object a line. What is refused before the first is a problem; later it is the last one."""
+
+    async def lines() -> AsyncIterator[str]:
+        has_begun = False
+        try:
+            async for document in documents:
+                yield json.dumps(dataclasses.asdict(document))
+                has_begun = True
+        except Refusal as refusal:
+            if not has_begun:
+                raise
+            yield json.dumps(dataclasses.asdict(kind(failed=str(refusal))))
+
+    return StreamingResponse(await _begun(lines()), media_type=LINES)
 
 
 async def _begun(lines: AsyncIterator[str]) -> AsyncIterator[str]:

@@ -176,6 +176,26 @@ class TraceDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceStepDocument:
+    """A row of a trace that goes on: the node after so many hops, and how it answered."""
+
+    hops: int
+    node: str
+    short: int
+    outcome: str
+    round_trip_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TracingDocument:
+    """One line of a trace: a row as it is known, or at the end the trace, or why there is none."""
+
+    step: TraceStepDocument | None = None
+    trace: TraceDocument | None = None
+    failed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TriedDocument:
     """A step of an isolation: a probe over `way`, and what became of it."""
 
@@ -328,12 +348,23 @@ def ping_document(path: Path, probed: Probed) -> PingDocument:
     return PingDocument(names_of(path), _word(probed.outcome), probed.hops, probed.round_trip_ms)
 
 
-def trace_document(path: Path, traced: Traced) -> TraceDocument:
-    """Every node of a way."""
+def tracing_document(path: Path, answer: Probed | Traced) -> TracingDocument:
+    """One line of a trace."""
+    if isinstance(answer, Probed):
+        hops = answer.hops
+        return TracingDocument(
+            step=TraceStepDocument(
+                hops,
+                format_eui64(path.nodes[hops]),
+                path.shorts[hops - 1],
+                _word(answer.outcome),
+                answer.round_trip_ms,
+            )
+        )
     rows = (
-        TraceRowDocument(row.node, _word(row.outcome), row.round_trip_ms) for row in traced.rows
+        TraceRowDocument(row.node, _word(row.outcome), row.round_trip_ms) for row in answer.rows
     )
-    return TraceDocument(names_of(path), tuple(rows))
+    return TracingDocument(trace=TraceDocument(names_of(path), tuple(rows)))
 
 
 def isolation_document(event: Tried | Isolated) -> IsolationDocument:

@@ -8,6 +8,8 @@ from headend.api.mesh_documents import (
     OrderDocument,
     PingDocument,
     TraceDocument,
+    TraceRowDocument,
+    TraceStepDocument,
     VerdictDocument,
 )
 
@@ -62,9 +64,18 @@ def trace(done: TraceDocument) -> str:
         return "nobody was asked: the collector knows no such way"
     lines = [f"  0 {done.way[0]}"]
     for hops, (node, row) in enumerate(zip(done.way[1:], done.rows, strict=False), start=1):
-        trip = f" in {row.round_trip_ms / 1000:.2f} s" if row.outcome == "answered" else ""
-        lines.append(f"{hops:>3} {node} {row.short:#06x} {row.outcome}{trip}")
+        lines.append(_hop(hops, node, row))
     return "\n".join(lines)
+
+
+def trace_step(step: TraceStepDocument) -> str:
+    """One node of a way, as `trace` has it."""
+    return _hop(step.hops, step.node, step)
+
+
+def _hop(hops: int, node: str, row: TraceRowDocument | TraceStepDocument) -> str:
+    trip = f" in {row.round_trip_ms / 1000:.2f} s" if row.outcome == "answered" else ""
+    return f"{hops:>3} {node} {row.short:#06x} {row.outcome}{trip}"
 
 
 def verdict(verdict: VerdictDocument) -> str:

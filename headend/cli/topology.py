@@ -12,7 +12,7 @@ from amistack.errors import ConfigError
 from amistack.identifiers import Eui64, parse_eui64
 
 if TYPE_CHECKING:
-    from headend.api.mesh_documents import IsolationDocument
+    from headend.api.mesh_documents import IsolationDocument, TracingDocument
     from headend.mesh_client import MeshClient
 
 EXIT_NOT_DONE: Final = 1
@@ -175,8 +175,16 @@ def _ping(options: argparse.Namespace, connect: Connect) -> int:
 def _trace(options: argparse.Namespace, connect: Connect) -> int:
     from headend.cli import mesh_show
 
+    last: TracingDocument | None = None
     with connect(options) as client:
-        done = client.trace(parse_eui64(options.meter), way=options.way)
+        for line in client.trace(parse_eui64(options.meter), way=options.way):
+            last = line
+            if line.step is not None:
+                print(mesh_show.trace_step(line.step), file=sys.stderr)
+    if last is None or last.trace is None:
+        print(f"headend: no trace: {_reason(last)}", file=sys.stderr)
+        return EXIT_NOT_DONE
+    done = last.trace
     print(_json(done) if options.json else mesh_show.trace(done))
     is_whole = bool(done.rows) and all(row.outcome == "answered" for row in done.rows)
     return 0 if is_whole else EXIT_NOT_ANSWERED
@@ -195,8 +203,7 @@ def _isolate(options: argparse.Namespace, connect: Connect) -> int:
                 way = " > ".join(tried.way)
                 print(f"probe {tried.number + 1}: {way}: {tried.outcome}", file=sys.stderr)
     if last is None or last.verdict is None:
-        reason = "it broke off" if last is None or last.failed is None else last.failed
-        print(f"headend: no verdict: {reason}", file=sys.stderr)
+        print(f"headend: no verdict: {_reason(last)}", file=sys.stderr)
         return EXIT_NOT_DONE
     print(_json(last.verdict) if options.json else mesh_show.verdict(last.verdict))
     return 0
@@ -284,6 +291,11 @@ def _ordering(name: str) -> Run:
 
 
 # Small things
+
+
+def _reason(last: TracingDocument | IsolationDocument | None) -> str:
+    """Why there is no result, by the last line that came."""
+    return "it broke off" if last is None or last.failed is None else last.failed
 
 
 def _json(document: object) -> str:

@@ -31,6 +31,7 @@ from headend.dcc.events import (
     ReportTaken,
     RequestEnded,
     RequestNumber,
+    RowTraced,
 )
 from headend.dcc.isolating import Isolating
 from headend.dcc.pace import Pace
@@ -220,7 +221,7 @@ class Center:
         if meter in self.dcc.graph:
             self.dcc.devices.unanswered(meter, now=now)
 
-    # Commands from above: `questions`, each answered by `RequestEnded`, and isolation
+    # Commands from above: `questions`, each ended by `RequestEnded`, and isolation
 
     def isolate(self, meter: Eui64, *, now: float) -> None:
         """Find out why a meter is silent; `Tried` and `Isolated` follow. Raises MeshError."""
@@ -384,6 +385,8 @@ class Center:
                 self._send_down(again)
                 if not is_ours:
                     self.counters["fates of what is forgotten"] += 1
+            case Probed() if self._requests.is_trace(message.request):
+                self._take_row(message, collector)
             case Probed() | Traced() | CommandDone():
                 self._end(message.request, collector, message, now)
             case _:
@@ -424,6 +427,15 @@ class Center:
         joined = self.collectors.find(collector)
         if joined is not None:
             self._say(joined, Priority.CONTROL, message)
+
+    def _take_row(self, row: Probed, collector: Eui64) -> None:
+        """A row of a trace under way. Only `Traced` ends that, and it is whole by itself."""
+        if not self._requests.is_asked(row.request, collector):
+            self.counters["answers to what is forgotten"] += 1
+        elif not self._requests.take_row(row.request, row.hops):
+            self.refused["row of a trace out of turn"] += 1
+        else:
+            self._events.append(RowTraced(RequestNumber(row.request), row))
 
     def _end(
         self,

@@ -44,6 +44,14 @@ class RequestEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class RowTraced:
+    """A trace that goes on has learned of one node of its way; `row.hops` says which."""
+
+    request: RequestNumber
+    row: Probed
+
+
+@dataclass(frozen=True, slots=True)
 class CollectorJoined:
     """A collector serves its area from now on; its table follows."""
 
@@ -96,6 +104,7 @@ Event = (
     DatagramReceived
     | ReportTaken
     | RequestEnded
+    | RowTraced
     | CollectorJoined
     | CollectorRefused
     | CollectorLeft

@@ -230,10 +230,13 @@ class MeshOperations:
         path = self._way(node, way)
         return path, await self._dcc.probe(path)
 
-    async def trace(self, node: Eui64, *, way: int = 0) -> tuple[Path, Traced]:
-        """Ask every node on a way, the nearest first."""
+    async def trace(
+        self, node: Eui64, *, way: int = 0
+    ) -> AsyncIterator[tuple[Path, Probed | Traced]]:
+        """Ask every node on a way, the nearest first: rows as they are known, then all of them."""
         path = self._way(node, way)
-        return path, await self._dcc.trace(path)
+        async for answer in self._dcc.trace(path):
+            yield path, answer
 
     async def isolate(self, node: Eui64) -> AsyncIterator[Tried | Isolated]:
         """Find out which component keeps a node silent: each step, then the end."""

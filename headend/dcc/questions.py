@@ -55,12 +55,14 @@ class Questions:
         return number
 
     def trace(self, path: Path, *, now: float) -> RequestNumber | None:
-        """Ask every node of a way, the nearest first."""
+        """Ask every node of a way, the nearest first; rows may come before the answer."""
         joined = self._collectors.find(path.collector)
         if joined is None:
             return None
         deadline_s = math.ceil(timeout_of(path) + TRACE_HOP_S * path.hops)
-        number = self._requests.begin(path.collector, deadline=now + deadline_s + GRACE_S)
+        number = self._requests.begin(
+            path.collector, deadline=now + deadline_s + GRACE_S, row_count_max=path.hops
+        )
         destination, relays = self._route(path)
         self._say(joined, Priority.ON_DEMAND, Trace(number, destination, relays, deadline_s))
         return number

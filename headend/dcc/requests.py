@@ -2,11 +2,13 @@
 
 Raises  TableFull at the bound
 Limit   WAITING_MAX requests wait, each until its deadline
-Never   gives a number out again while it waits, or takes an answer of another collector than asked
+Never   gives a number out again while it waits, or takes an answer of another collector than asked;
+        takes a row of a trace twice, or one that its way has not
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from amistack.errors import TableFull
@@ -30,24 +32,43 @@ class Numbers:
         return RequestNumber(self._last)
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """One request; of a trace how many rows it may have, and which one came last."""
+
+    collector: Eui64
+    deadline: float
+    order: Order | None
+    row_count_max: int | None
+    row: int = 0
+
+
 class Requests:
     """Every probe, trace and order under way."""
 
     def __init__(self, numbers: Numbers) -> None:
         self._numbers = numbers
-        self._waiting: dict[RequestNumber, tuple[Eui64, float, Order | None]] = {}
+        self._waiting: dict[RequestNumber, _Waiting] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def begin(
-        self, collector: Eui64, *, deadline: float, order: Order | None = None
+        self,
+        collector: Eui64,
+        *,
+        deadline: float,
+        order: Order | None = None,
+        row_count_max: int | None = None,
     ) -> RequestNumber:
-        """A number for what is asked of a collector now, or ordered. Raises TableFull."""
+        """A number for what is asked of a collector now, or ordered. Raises TableFull.
+
+        `row_count_max` is for a trace: the nodes that there are to ask.
+        """
         if len(self._waiting) >= WAITING_MAX:
             raise TableFull(f"{WAITING_MAX} requests to collectors wait already")
         number = self.number()
-        self._waiting[number] = (collector, deadline, order)
+        self._waiting[number] = _Waiting(collector, deadline, order, row_count_max)
         return number
 
     def number(self) -> RequestNumber:
@@ -59,30 +80,47 @@ class Requests:
     def order_of(self, number: int) -> Order | None:
         """What was ordered under that number, if that is an order."""
         waiting = self._waiting.get(RequestNumber(number))
-        return None if waiting is None else waiting[2]
+        return None if waiting is None else waiting.order
+
+    def is_trace(self, number: int) -> bool:
+        """Whether a trace under way has that number."""
+        waiting = self._waiting.get(RequestNumber(number))
+        return waiting is not None and waiting.row_count_max is not None
+
+    def is_asked(self, number: int, collector: Eui64) -> bool:
+        """Whether this collector was asked that, and has not answered."""
+        waiting = self._waiting.get(RequestNumber(number))
+        return waiting is not None and waiting.collector == collector
+
+    def take_row(self, number: int, row: int) -> bool:
+        """Whether a trace may have that row now: they come in order, if not all of them."""
+        waiting = self._waiting[RequestNumber(number)]
+        if not waiting.row < row <= (waiting.row_count_max or 0):
+            return False
+        waiting.row = row
+        return True
 
     def end(self, number: int, collector: Eui64) -> bool:
         """Whether this collector was asked that, and had not answered."""
-        waiting = self._waiting.get(RequestNumber(number))
-        if waiting is None or waiting[0] != collector:
+        if not self.is_asked(number, collector):
             return False
         del self._waiting[RequestNumber(number)]
         return True
 
     def lose(self, collector: Eui64) -> list[RequestNumber]:
         """A collector went away: nothing asked of it is answered any more."""
-        lost = [number for number, (asked, *_) in self._waiting.items() if asked == collector]
+        lost = [number for number, one in self._waiting.items() if one.collector == collector]
         for number in lost:
             del self._waiting[number]
         return lost
 
     def expire(self, *, now: float) -> list[RequestNumber]:
         """Whose time is over."""
-        over = [number for number, (_, deadline, _) in self._waiting.items() if deadline <= now]
+        over = [number for number, one in self._waiting.items() if one.deadline <= now]
         for number in over:
             del self._waiting[number]
         return over
 
     def next_timer(self) -> float | None:
         """When the next one's time is over."""
-        return min((deadline for _, deadline, _ in self._waiting.values()), default=None)
+        return min((one.deadline for one in self._waiting.values()), default=None)

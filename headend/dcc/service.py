@@ -3,7 +3,7 @@
 Gives   datagrams of meters to the southbound; probes, traces, orders and isolations as coroutines
 Raises  LinkError from `start` when the socket cannot be had; NotThere and TooMany from questions
 Limit   CONNECTIONS_MAX streams, CONNECTIONS_PER_HOST_MAX from one address; what a stream's queues
-        have no room for is counted, as lost on the way
+        have no room for is counted, as lost on the way; who waits, as `Watching` keeps it
 Never   decides anything that the center can
 """
 
@@ -27,7 +27,6 @@ from amistack.links.tcp import Tls, open_tcp_server
 from amistack.links.udp import Observer
 from headend.dcc.center import Center
 from headend.dcc.events import (
-    Answer,
     CollectorJoined,
     CollectorLeft,
     CollectorRefused,
@@ -38,13 +37,13 @@ from headend.dcc.events import (
     Isolated,
     ReportTaken,
     RequestEnded,
-    RequestNumber,
+    RowTraced,
     Tried,
 )
 from headend.dcc.saving import Saving
 from headend.dcc.showing import Showing
+from headend.dcc.watching import Watching
 from headend.domain.mesh import Assignment, MeshPeer
-from headend.domain.refusals import NotThere, TooMany
 from headend.store.interface import Store
 from mesh.backhaul import CommandDone, Order, Probed, Traced
 from mesh.topology.graph import NODES_MAX
@@ -55,8 +54,6 @@ CONNECTIONS_MAX: Final = 4_096
 """Five million meters have a thousand collectors, each of which may come anew before it left."""
 CONNECTIONS_PER_HOST_MAX: Final = 64
 """From one address; a gateway may stand before some collectors."""
-WATCHED_MAX: Final = 512
-"""Steps of an isolation that wait for a slow reader; there are fewer than that."""
 
 
 class Server(Protocol):
@@ -116,8 +113,7 @@ class DccService:
         self._connections: dict[StreamLink[FrameEvent], Connection] = {}
         self._links: dict[Connection, StreamLink[FrameEvent]] = {}
         self._numbers = itertools.count(1)
-        self._asked: dict[RequestNumber, asyncio.Future[Answer | None]] = {}
-        self._watching: dict[Eui64, list[asyncio.Queue[Tried | Isolated]]] = {}
+        self._watching = Watching(self.center, now=self.now, settle=self.settle)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: float | None = None
         self._is_settling = False
@@ -162,12 +158,7 @@ class DccService:
             self._timer.cancel()
         if self._server is not None:
             await self._server.close()
-        for future in self._asked.values():
-            if not future.done():
-                future.set_result(None)
-        for meter, queues in self._watching.items():
-            for queue in queues:
-                queue.put_nowait(Isolated(meter, None, "the head-end is stopping"))
+        self._watching.stop()
         await self.saving.stop()
 
     def abandon(self) -> None:
@@ -212,23 +203,23 @@ class DccService:
 
     async def probe(self, path: Path) -> Probed:
         """Ask the end of a way whether it is there. Raises NotThere, TooMany."""
-        answer = await self._ask(
+        answer = await self._watching.ask(
             path.collector, lambda: self.center.questions.probe(path, now=self.now())
         )
         assert isinstance(answer, Probed), "a probe is answered by Probed"
         return answer
 
-    async def trace(self, path: Path) -> Traced:
-        """Ask every node of a way. Raises NotThere, TooMany."""
-        answer = await self._ask(
+    async def trace(self, path: Path) -> AsyncIterator[Probed | Traced]:
+        """Ask every node of a way: each row as it is known, then all. Raises NotThere, TooMany."""
+        async for answer in self._watching.answers(
             path.collector, lambda: self.center.questions.trace(path, now=self.now())
-        )
-        assert isinstance(answer, Traced), "a trace is answered by Traced"
-        return answer
+        ):
+            assert isinstance(answer, Probed | Traced), "a trace is answered by Traced"
+            yield answer
 
     async def order(self, collector: Eui64, order: Order, node: Eui64 | None = None) -> CommandDone:
         """Have a collector do something. Raises NotThere, TooMany."""
-        answer = await self._ask(
+        answer = await self._watching.ask(
             collector, lambda: self.center.questions.order(collector, order, node, now=self.now())
         )
         assert isinstance(answer, CommandDone), "an order is answered by CommandDone"
@@ -239,42 +230,9 @@ class DccService:
         self.center.questions.ask_reports(collector)
         self.settle()
 
-    async def isolate(self, meter: Eui64) -> AsyncIterator[Tried | Isolated]:
+    def isolate(self, meter: Eui64) -> AsyncIterator[Tried | Isolated]:
         """Find out why a meter is silent: each step, and the end. Raises MeshError, TooMany."""
-        queue: asyncio.Queue[Tried | Isolated] = asyncio.Queue(WATCHED_MAX)
-        watching = self._watching.setdefault(meter, [])
-        watching.append(queue)
-        try:
-            self.center.isolate(meter, now=self.now())
-            self.settle()
-            while True:
-                event = await queue.get()
-                yield event
-                if isinstance(event, Isolated):
-                    return
-        finally:
-            watching.remove(queue)
-            if not watching:
-                del self._watching[meter]
-                self.center.give_up_isolation(meter)
-
-    async def _ask(self, collector: Eui64, begin: Callable[[], RequestNumber | None]) -> Answer:
-        try:
-            number = begin()
-        except TableFull as error:
-            raise TooMany(str(error)) from error
-        if number is None:
-            raise NotThere(f"collector {format_eui64(collector)} is not connected")
-        future: asyncio.Future[Answer | None] = self._loop.create_future()
-        self._asked[number] = future
-        try:
-            self.settle()
-            answer = await future
-        finally:
-            del self._asked[number]
-        if answer is None:
-            raise NotThere(f"collector {format_eui64(collector)} gave no answer")
-        return answer
+        return self._watching.isolate(meter)
 
     # Driving
 
@@ -352,14 +310,8 @@ class DccService:
                     self.deliver(event.octets, event.peer)
             case ReportTaken():
                 self.saving.note(event.node, event.octets)
-            case RequestEnded():
-                future = self._asked.get(event.request)
-                if future is not None and not future.done():
-                    future.set_result(event.answer)
-            case Tried() | Isolated():
-                for queue in self._watching.get(event.meter, ()):
-                    if not queue.full():
-                        queue.put_nowait(event)
+            case RowTraced() | RequestEnded() | Tried() | Isolated():
+                self._watching.take(event)
             case HangUp():
                 link = self._links.get(event.connection)
                 if link is not None:

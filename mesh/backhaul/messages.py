@@ -384,7 +384,8 @@ class Probe:
 class Probed:
     """What became of a probe. `hops`: how long the way is, or after how many it was lost.
 
-    With LOST_AFTER 0 it is the collector that could not go on.
+    With LOST_AFTER 0 it is the collector that could not go on. With the number of a trace it is a
+    row of that, as soon as it is decided: `hops` says which, the nearest node's is 1.
     """
 
     request: int
@@ -428,7 +429,10 @@ class TraceRow:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """Every node of the way that was asked, in order; none where no way was known."""
+    """Every node of the way that was asked, in order; none where no way was known.
+
+    It alone ends a trace, and is whole whatever came of its rows before.
+    """
 
     request: int
     rows: tuple[TraceRow, ...]

@@ -1,9 +1,10 @@
 """Probes and traces that the head-end asked for, and what came of them.
 
 In      `probe`, `trace` with the way; `answered`, `failed` from the mesh, `handle_timer`
-Out     `to_ask`: numbers and ways to send now; `results`
+Out     `to_ask`: numbers and ways to send now; `results`, of a trace each row as it is decided
 Limit   PROBE_COUNT_MAX open at a time, the next is NOT_SENT; a trace counts as one
-Never   takes the answer over one way for that over another: each question has a number of its own
+Never   takes the answer over one way for that over another: each question has a number of its own;
+        begins a request whose number is open: what it says of a trace would be a probe's result
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Probes:
 
     def probe(self, message: Probe, way: Sequence[int] | None, *, now: float) -> None:
         """Ask along `way`, from here to the destination; None where no way is known."""
-        if any(one.request == message.request and one.trace is None for one in self._open()):
+        if self._is_open(message.request):
             return
         if way is None or len(self._asking) >= PROBE_COUNT_MAX:
             self._results.append(Probed(message.request, Outcome.NOT_SENT, 0))
@@ -82,7 +83,7 @@ class Probes:
 
     def trace(self, message: Trace, way: Sequence[int] | None, *, now: float) -> None:
         """Ask each node of `way`, from here to the destination, the nearest first."""
-        if any(one.request == message.request and one.trace is not None for one in self._open()):
+        if self._is_open(message.request):
             return
         if way is None or len(way) == 1 or len(self._asking) >= PROBE_COUNT_MAX:
             self._results.append(Traced(message.request, ()))
@@ -136,14 +137,14 @@ class Probes:
         return to_ask
 
     def results(self) -> list[Probed | Traced]:
-        """What came of them. Each is handed over once."""
+        """What came of them; of a trace each row, as of a probe, and then all. Once each."""
         results, self._results = self._results, []
         return results
 
     # Steps
 
-    def _open(self) -> list[_Asking]:
-        return list(self._asking.values())
+    def _is_open(self, request: int) -> bool:
+        return any(asking.request == request for asking in self._asking.values())
 
     def _ask(self, asking: _Asking) -> None:
         self._number = self._number % NUMBER_MAX + 1
@@ -164,6 +165,7 @@ class Probes:
         if is_last_try or now >= trace.ends_at:
             trace.rows.append(TraceRow(asking.way[-1], outcome, round_trip_ms))
             trace.tries = 0
+            self._results.append(Probed(trace.request, outcome, len(trace.rows), round_trip_ms))
         if outcome is Outcome.LOST_AFTER and trace.tries == 0:
             # What is behind a hop that cannot be made is not asked.
             self._results.append(Traced(trace.request, tuple(trace.rows)))

@@ -2,14 +2,15 @@
 
 The contract under test: an operator sets an area up, gives addresses, and then sees the mesh in
 every form, the ways to a meter, what answers along them, and which component is broken, with the
-progress apart from the result; each command ends in a code that says whether it was done; what
-cannot be done is one line on standard error, never a traceback.
+progress apart from the result, and before it; each command ends in a code that says whether it was
+done; what cannot be done is one line on standard error, never a traceback.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import threading
 import xml.etree.ElementTree as ET
@@ -62,6 +63,10 @@ class Site:
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
+    def begin(self, work: Coroutine[Any, Any, object]) -> None:
+        """The same, and nobody waits for it."""
+        asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def store(self, *writes: Write) -> None:
         async def keep() -> None:
             assert self._head_end._store is not None
@@ -110,6 +115,23 @@ class Site:
     def wishes(self) -> int:
         """How often collectors were asked for the reports of their nodes."""
         return sum(isinstance(m, Broadcast) for c in self.collectors.values() for m in c.told)
+
+    def waiting(self) -> int:
+        """How many wait for what collectors say."""
+        assert self._head_end._dcc is not None
+        return len(self._head_end._dcc._watching)
+
+    def rejoin(self, short: int) -> None:
+        """A collector that left comes again."""
+
+        async def joining() -> None:
+            assert self._head_end.mesh_address is not None
+            await self.collectors[short].join(split_address(self._head_end.mesh_address, ""))
+            dcc = self._head_end._dcc
+            assert dcc is not None
+            await until(lambda: dcc.center.collectors.find(eui(short)) is not None)
+
+        self.do(joining())
 
     def orders(self) -> list[Command]:
         return [m for c in self.collectors.values() for m in c.told if isinstance(m, Command)]
@@ -228,6 +250,139 @@ def test_ping_and_trace_over_the_best_way_and_an_alternate(site: Site, capsys: O
     site.broken.clear()
     trace = shown(site, capsys, "trace", METER_NAME).splitlines()
     assert [line.split()[1] for line in trace] == [eui(WEST).hex(), RELAY, METER_NAME]
+
+
+class Screen(io.StringIO):
+    """A stream that notes what is written, on which one, and does something after each line."""
+
+    def __init__(self, name: str, seen: list[tuple[str, str]], then: Callable[[], object]) -> None:
+        super().__init__()
+        self._name, self._seen, self._then = name, seen, then
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            self._seen.append((self._name, text))
+            self._then()
+        return len(text)
+
+
+@contextlib.contextmanager
+def held(site: Site, short: int) -> Iterator[WireCollector]:
+    """That collector says one message of a trace, and each that follows by `go_on`."""
+    collector = site.collectors[short]
+    collector.is_held = True
+    try:
+        yield collector
+    finally:
+        collector.is_held = False
+        collector.unsaid.clear()
+
+
+async def going_on(collector: WireCollector) -> None:
+    """It says the next message, if need be when it has been asked."""
+    await until(lambda: bool(collector.unsaid))
+    collector.go_on()
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_rows_of_a_trace_are_shown_while_it_goes_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    """The collector says the next message when a row was shown: otherwise it never ends."""
+    seen: list[tuple[str, str]] = []
+    with held(site, WEST) as collector:
+
+        def next_one() -> None:
+            site.begin(going_on(collector))
+
+        monkeypatch.setattr("sys.stderr", Screen("err", seen, next_one))
+        monkeypatch.setattr("sys.stdout", Screen("out", seen, lambda: None))
+        next_one()
+        assert site.run("trace", METER_NAME, *more) == 0
+    assert seen[:2] == [
+        ("err", f"  1 {RELAY} 0x0003 answered in 0.40 s"),
+        ("err", f"  2 {METER_NAME} 0x0005 answered in 0.80 s"),
+    ]
+    ((name, text),) = seen[2:]
+    assert name == "out"
+    if more:
+        assert [row["short"] for row in json.loads(text)["rows"]] == [3, METER]
+    else:
+        assert text.splitlines()[1:] == [line for _, line in seen[:2]]
+
+
+def test_trace_by_a_collector_that_tells_no_rows_has_its_result(site: Site, capsys: Output) -> None:
+    site.collectors[WEST].tells_rows = False
+    try:
+        assert site.run("trace", METER_NAME) == 0
+    finally:
+        site.collectors[WEST].tells_rows = True
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert len(captured.out.splitlines()) == 3
+
+
+def test_trace_that_breaks_off_says_so_after_its_rows(site: Site, capsys: Output) -> None:
+    lines = []
+    with held(site, EAST) as collector, MeshClient(site.folder / "s.sock") as client:
+        site.begin(going_on(collector))
+        for line in client.trace(eui(METER), way=1):
+            lines.append(line)
+            site.do(collector.leave())
+    try:
+        name = eui(EAST).hex()
+        assert [line.step is None for line in lines] == [False, True]
+        assert lines[-1].failed == f"collector {name} gave no answer"
+        # Before its first line it is a problem.
+        with MeshClient(site.folder / "s.sock") as client, pytest.raises(ApiError) as refusal:
+            list(client.trace(eui(METER), way=1))
+        assert refusal.value.problem is not None
+    finally:
+        site.rejoin(EAST)
+
+
+def test_command_says_why_a_trace_broke_off(
+    site: Site, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str]] = []
+    with held(site, EAST) as collector:
+
+        def cut() -> None:
+            if not collector.is_closed.is_set():
+                site.do(collector.leave())
+
+        monkeypatch.setattr("sys.stderr", Screen("err", seen, cut))
+        site.begin(going_on(collector))
+        code = site.run("trace", METER_NAME, "--way", "1")
+    try:
+        assert code == 1
+        assert seen == [
+            ("err", f"  1 {eui(4).hex()} 0x0004 answered in 0.40 s"),
+            ("err", f"headend: no trace: collector {eui(EAST).hex()} gave no answer"),
+        ]
+        assert METER_NAME not in capsys.readouterr().out
+    finally:
+        site.rejoin(EAST)
+
+
+def test_trace_whose_reader_goes_away_is_waited_for_by_nobody(site: Site) -> None:
+    with held(site, WEST) as collector:
+        with MeshClient(site.folder / "s.sock") as client:
+            lines = client.trace(eui(METER))
+            site.begin(going_on(collector))
+            assert next(lines).step is not None
+            assert site.waiting() == 1
+        site.do(until(lambda: site.waiting() == 0))
+        # Its rows still come, and its end: nothing of it is strange, and nothing stays.
+        while collector.unsaid:
+            site.do(going_on(collector))
+        with MeshClient(site.folder / "s.sock") as client:
+            for _ in range(500):
+                status = client.status()
+                if not status.queues["requests to collectors"].depth:
+                    break
+            assert status.queues["requests to collectors"].depth == 0
+            assert "dcc: row of a trace out of turn" not in status.refused
 
 
 def test_isolate_names_what_is_broken_and_what_is_left(site: Site, capsys: Output) -> None:
@@ -420,6 +575,8 @@ def test_what_cannot_be_done_is_one_line(
         (lambda client: client.ping(eui(METER), way=3), 422, "bad-request"),
         (lambda client: list(client.topology("json", 99)), 404, "unknown-node"),
         (lambda client: list(client.isolate(b"\xcc" * 8)), 404, "unknown-node"),
+        (lambda client: list(client.trace(b"\xcc" * 8)), 404, "unknown-node"),
+        (lambda client: list(client.trace(eui(METER), way=3)), 422, "bad-request"),
         (lambda client: client.order(int(AREA), "deny", eui(EAST)), 422, "bad-request"),
     ],
 )

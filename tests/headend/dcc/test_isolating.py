@@ -13,7 +13,7 @@ import pytest
 from amistack.errors import MeshError
 from headend.dcc.events import Isolated, RequestEnded, Tried
 from headend.dcc.isolating import RUNNING_MAX, UNSENT_MAX, outcome_of
-from headend.dcc.service import WATCHED_MAX
+from headend.dcc.watching import WATCHED_MAX
 from headend.domain.refusals import TooMany
 from mesh.backhaul import Outcome, Probe, Probed
 from mesh.topology.facts import AreaId

@@ -2,8 +2,8 @@
 
 The contract under test: what both sides were written from is one protocol. Tables, reports and
 packets of a real mesh make the topology; what the center sends down arrives, by its own routes;
-pings and traces are answered along exactly those; an isolation over a real mesh finds the node that
-was switched off; a collector that restarts is taken up again.
+pings and traces are answered along exactly those, traces row by row; an isolation over a real mesh
+finds the node that was switched off; a collector that restarts is taken up again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from headend.dcc.events import (
     Event,
     Isolated,
     RequestEnded,
+    RowTraced,
 )
 from headend.domain.mesh import Area, Assignment, MeshPeer
 from mesh.backhaul import Message, Order, Outcome, Probed, Traced
@@ -119,6 +120,11 @@ class Street(CollectorWorld):
         (one,) = [e for e in self.told if isinstance(e, RequestEnded) and e.request == request]
         return one.answer
 
+    def rows(self, request: int | None) -> list[tuple[int, Outcome, int]]:
+        """What a trace has told before its end: hops, outcome, milliseconds."""
+        rows = [e.row for e in self.told if isinstance(e, RowTraced) and e.request == request]
+        return [(row.hops, row.outcome, row.round_trip_ms) for row in rows]
+
 
 def formed(seed: int = 3) -> Street:
     """Collectors 1 and 2, a ladder of six meters between them, all known and reported.
@@ -214,6 +220,9 @@ def test_ping_and_trace_are_answered_along_the_centers_route(whole: Street) -> N
         traced = whole.ended(number)
         assert isinstance(traced, Traced)
         assert [row.node for row in traced.rows] == list(way.shorts)
+        assert whole.rows(number) == [
+            (hops, row.outcome, row.round_trip_ms) for hops, row in enumerate(traced.rows, start=1)
+        ]
 
 
 def test_order_is_carried_out_by_a_real_collector(whole: Street) -> None:
@@ -223,6 +232,28 @@ def test_order_is_carried_out_by_a_real_collector(whole: Street) -> None:
     done = whole.ended(number)
     assert done is not None
     assert getattr(done, "is_done", False)
+
+
+def test_trace_tells_who_answers_long_before_it_gives_up_who_does_not() -> None:
+    street = formed(seed=13)
+    way = street.center.dcc.routes.way_by(eui(1), eui(5))
+    assert way is not None
+    assert way.hops > 1
+    street.kill(5)
+    began = street.now
+    number = street.center.questions.trace(way, now=street.now)
+    street.settle()
+    street.run(60.0, until=lambda: len(street.rows(number)) == way.hops - 1)
+    assert [outcome for _, outcome, _ in street.rows(number)] == [Outcome.ANSWERED] * (way.hops - 1)
+    first_s = street.now - began
+    assert first_s < 5.0
+    street.run(60.0, until=lambda: any(isinstance(e, RequestEnded) for e in street.told))
+    assert street.now - began > 2 * first_s
+    traced = street.ended(number)
+    assert isinstance(traced, Traced)
+    assert traced.rows[-1].outcome in (Outcome.LOST_AFTER, Outcome.NO_ANSWER)
+    assert street.rows(number)[-1] == (way.hops, traced.rows[-1].outcome, 0)
+    assert "row of a trace out of turn" not in street.center.all_refused
 
 
 def test_meter_that_is_switched_off_is_found() -> None:

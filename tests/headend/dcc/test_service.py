@@ -45,7 +45,7 @@ from headend.southbound.service import Southbound
 from headend.store.interface import EnrolMeters, Outcome
 from headend.store.mesh import AssignAddresses, Assigned, KeepArea
 from headend.store.sqlite import SqliteStore
-from mesh.backhaul import Down, Order, Probe
+from mesh.backhaul import Down, Order, Probe, Probed, Traced
 from mesh.topology.facts import AreaId, Role
 from mesh.topology.location import BehindCollector
 from mesh.topology.status import DeviceStatus, EndpointState
@@ -321,7 +321,10 @@ async def test_questions_are_answered_and_fail_where_nobody_is(place: Place) -> 
         await asyncio.sleep(0.001)
         way = place.dcc.center.dcc.routes.route_of(eui(METER))
     assert (await place.dcc.probe(way)).hops == 2
-    assert [each.node for each in (await place.dcc.trace(way)).rows] == [3, METER]
+    *rows, traced = [each async for each in place.dcc.trace(way)]
+    assert isinstance(traced, Traced)
+    assert [each.node for each in traced.rows] == [3, METER]
+    assert [row.hops for row in rows if isinstance(row, Probed)] == [1, 2]
     assert (await place.dcc.order(eui(WEST), Order.BUMP_VERSION)).value == 241
     with pytest.raises(NotThere):
         await place.dcc.order(eui(EAST), Order.BUMP_VERSION)

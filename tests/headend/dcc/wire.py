@@ -10,6 +10,7 @@ import asyncio
 import datetime as dt
 import itertools
 import ssl
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from amistack.framing import TCP, Closed, Event, Frame, FramedPeer, FrameReceive
 from amistack.framing import Priority as FramePriority
 from amistack.links.streams import StreamLink
 from amistack.links.tcp import Tls, key_hash_of, open_tcp
-from mesh.backhaul import Down, Message, Up, decode, encode
+from mesh.backhaul import Down, Message, Trace, Up, decode, encode
 from mesh.packet import PacketKind
 from tests.headend.dcc.worlds import ScriptedCollector, row
 from tests.mesh.topology.worlds import World
@@ -114,6 +115,9 @@ class WireCollector(ScriptedCollector):
 
     path_sequence: int = 241
     row_targets: tuple[int, ...] | None = None
+    is_held: bool = False
+    """It says to a trace nothing by itself, one message after the other by `go_on`."""
+    unsaid: deque[Message] = field(default_factory=deque)
     link: StreamLink[Event] | None = None
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
     is_closed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -198,15 +202,25 @@ class WireCollector(ScriptedCollector):
             tunnel = self.tunnels.get(message.destination)
             if lost is None and tunnel is not None and message.destination not in self.broken:
                 tunnel.down(message.payload)
+        steps = [step for _, step in self.steps(message)]  # type: ignore[arg-type]
         answer = self.answer(message)  # type: ignore[arg-type]
-        if answer is not None:
-            # The world's hops are slower than a test should be.
-            delay = LATENCY_S if answer[0] < 5 else answer[0]
-            loop.call_later(delay, self._say_if_open, answer[1])
+        if answer is None:
+            return
+        said = (*steps, answer[1])
+        if self.is_held and isinstance(message, Trace):
+            self.unsaid.extend(said)
+            return
+        # The world's hops are slower than a test should be.
+        delay = LATENCY_S if answer[0] < 5 else answer[0]
+        loop.call_later(delay, self._say_if_open, *said)
 
-    def _say_if_open(self, message: Message) -> None:
+    def go_on(self) -> None:
+        """Say the next of what was held back."""
+        self._say_if_open(self.unsaid.popleft())
+
+    def _say_if_open(self, *messages: Message) -> None:
         if self.link is not None and not self.is_closed.is_set():
-            self.say(message)
+            self.say(*messages)
 
 
 def wire(world: World, short: int, broken: set[object]) -> WireCollector:

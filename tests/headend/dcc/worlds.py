@@ -46,6 +46,7 @@ DODAG_ID = bytes.fromhex("fd00 0000 0000 0000 0000 00ff fe00 0000")
 HOP_RANK_INCREASE = 256
 BACKHAUL_S = 0.05
 HOP_S = 0.2
+TRACE_ROW_S = 0.5
 
 
 def row(world: World, target: int, path_sequence: int = 241) -> RouteRow:
@@ -68,6 +69,8 @@ class ScriptedCollector:
     is_deaf: bool = False
     answers_left: int | None = None
     """After so many it is deaf."""
+    tells_rows: bool = True
+    """Of a trace each row as it is known; one that does not says all of them at the end."""
 
     @property
     def node(self) -> Eui64:
@@ -85,7 +88,7 @@ class ScriptedCollector:
         return [TableBegin(stream, len(rows)), *rows, TableEnd(stream)]
 
     def answer(self, message: HeadEndMessage) -> tuple[float, Message] | None:
-        """What it says to that, and after how many seconds."""
+        """What it says to that in the end, and after how many seconds."""
         if self.is_deaf or self.answers_left == 0:
             return None
         if self.answers_left is not None:
@@ -103,16 +106,8 @@ class ScriptedCollector:
                     return deadline, Probed(number, Outcome.NO_ANSWER, len(way) - 1)
                 return HOP_S * lost, Probed(number, Outcome.LOST_AFTER, lost)
             case Trace(number, destination, relays, deadline):
-                way = self.way(destination, relays)
-                lost, _ = self.walk(way)
-                rows = [
-                    TraceRow(node, Outcome.ANSWERED, int(2 * HOP_S * hops * 1000))
-                    if lost is None or hops <= lost
-                    else TraceRow(node, Outcome.NO_ANSWER)
-                    for hops, node in enumerate(way)
-                    if hops
-                ]
-                return 1.0, Traced(number, tuple(rows))
+                rows = self.rows(destination, relays)
+                return TRACE_ROW_S * len(rows), Traced(number, tuple(rows))
             case Down(request=number):
                 if self.is_full:
                     return 0.0, Fate(number, What.REFUSED_FULL)
@@ -126,6 +121,30 @@ class ScriptedCollector:
             case Command(number):
                 return 0.0, CommandDone(number, is_done=True, value=241)
         return None
+
+    def steps(self, message: HeadEndMessage) -> list[tuple[float, Message]]:
+        """What it says to that meanwhile, and when."""
+        if not isinstance(message, Trace) or not self.tells_rows:
+            return []
+        if self.is_deaf or self.answers_left == 0:
+            return []
+        rows = self.rows(message.destination, message.relays)
+        return [
+            (TRACE_ROW_S * hops, Probed(message.request, row.outcome, hops, row.round_trip_ms))
+            for hops, row in enumerate(rows, start=1)
+        ]
+
+    def rows(self, destination: int, relays: tuple[int, ...] | None) -> list[TraceRow]:
+        """What a trace of that way comes to."""
+        way = self.way(destination, relays)
+        lost, _ = self.walk(way)
+        return [
+            TraceRow(node, Outcome.ANSWERED, int(2 * HOP_S * hops * 1000))
+            if lost is None or hops <= lost
+            else TraceRow(node, Outcome.NO_ANSWER)
+            for hops, node in enumerate(way)
+            if hops
+        ]
 
     def way(self, destination: int, relays: tuple[int, ...] | None) -> list[int]:
         if destination == self.short:
@@ -209,9 +228,10 @@ class Backhauls:
             message = decode(octets)
             collector.told.append(message)
             assert not isinstance(message, Hello | Up)
+            steps = collector.steps(message)  # type: ignore[arg-type]
             answer = collector.answer(message)  # type: ignore[arg-type]
-            if answer is not None:
-                self.later(BACKHAUL_S + answer[0], self._saying(connection, answer[1]))
+            for after_s, said in (*steps, *([] if answer is None else [answer])):
+                self.later(BACKHAUL_S + after_s, self._saying(connection, said))
 
     def later(self, delay: float, work: Callable[[], None]) -> None:
         heapq.heappush(self._later, (self.now + delay, next(self._order), work))

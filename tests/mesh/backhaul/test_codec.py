@@ -24,9 +24,12 @@ from mesh.backhaul import (
     Hello,
     Message,
     Order,
+    Outcome,
     Probe,
     Probed,
     RouteRow,
+    Traced,
+    TraceRow,
     Up,
     What,
     decode,
@@ -197,6 +200,17 @@ def test_the_examples_of_the_specification_are_ours() -> None:
             )
         ),
         encode(Fate(17, What.ROUTE_FAILED, 0x0109, 0x0110)),
+        encode(Probed(18, Outcome.ANSWERED, 2, 1200)),
+        encode(
+            Traced(
+                18,
+                (
+                    TraceRow(0x0109, Outcome.ANSWERED, 600),
+                    TraceRow(0x0110, Outcome.ANSWERED, 1200),
+                    TraceRow(0x0203, Outcome.NO_ANSWER),
+                ),
+            )
+        ),
     ]
 
 

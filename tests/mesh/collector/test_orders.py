@@ -109,6 +109,12 @@ def test_a_trace_asks_each_node_of_the_way() -> None:
     assert {row.outcome for row in traced.rows} == {Outcome.ANSWERED}
     times = [row.round_trip_ms for row in traced.rows]
     assert times[0] < times[-1]
+    # Each was told before, and the end came last.
+    rows = head_end.of(Probed)
+    assert [(row.request, row.hops, row.round_trip_ms) for row in rows] == [
+        (1, hops, time) for hops, time in enumerate(times, start=1)
+    ]
+    assert [one for _, one in head_end.heard if isinstance(one, Probed | Traced)][-1] is traced
 
 
 def test_a_trace_ends_where_a_hop_cannot_be_made() -> None:
@@ -253,6 +259,8 @@ def test_no_probe_and_no_trace_goes_to_who_is_denied_nor_over_it() -> None:
         (2, Outcome.NOT_PASSED, 0),
         (3, Outcome.NOT_PASSED, 0),
         (4, Outcome.ANSWERED, 2),
+        (6, Outcome.ANSWERED, 1),
+        (6, Outcome.ANSWERED, 2),
     ]
     refused, traced = head_end.of(Traced)
     assert refused == Traced(5, ())

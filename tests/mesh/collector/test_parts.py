@@ -1,7 +1,8 @@
 """The parts of a collector against models: tables, requests, probes, alarms.
 
 The contract under test: whatever order things happen in, the head-end's copy of the table is the
-table; every request comes to an end that is told once; every probe has one result; bounds hold.
+table; every request comes to an end that is told once; every probe has one result, and each row of
+a trace is told once, before it has; bounds hold.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mesh.backhaul import (
     RouteRow,
     Trace,
     Traced,
+    TraceRow,
     Up,
     What,
 )
@@ -294,6 +296,7 @@ probe_steps = st.one_of(
 def test_every_question_has_one_result(happened: list[tuple[str, int, int]]) -> None:
     probes, now = Probes(), 0.0
     asked: Counter[tuple[type, int]] = Counter()
+    open_traces: dict[int, list[TraceRow]] = {}
     under_way: deque[tuple[int, tuple[int, ...]]] = deque()
     results: list[Probed | Traced] = []
     way = (1, 2, 3, 4, 5)
@@ -305,6 +308,8 @@ def test_every_question_has_one_result(happened: list[tuple[str, int, int]]) -> 
         elif what == "trace":
             probes.trace(Trace(number, 2, deadline=30), way[: value + 1], now=now)
             asked[Traced, number] += len(probes) > had
+            if len(probes) > had:
+                open_traces[number] = []
         elif what == "wait":
             now += number
             probes.handle_timer(now=now)
@@ -320,17 +325,35 @@ def test_every_question_has_one_result(happened: list[tuple[str, int, int]]) -> 
             else:
                 probes.not_sent(local, now=now)
         under_way += probes.to_ask()
-        results += probes.results()
+        results += ends(probes.results(), open_traces, way)
     for _ in range(20):
         now += 60.0
         probes.handle_timer(now=now)
-        results += probes.results()
+        results += ends(probes.results(), open_traces, way)
     assert len(probes) == 0
+    assert not open_traces
     told = Counter((type(result), result.request) for result in results)
     assert told == +asked
     for result in results:
         if isinstance(result, Traced):
             assert [row.node for row in result.rows] == list(way[1 : len(result.rows) + 1])
+
+
+def ends(
+    told: list[Probed | Traced], open_traces: dict[int, list[TraceRow]], way: tuple[int, ...]
+) -> list[Probed | Traced]:
+    """What is no row of a trace; each row was told once, in order, before the trace's end."""
+    found: list[Probed | Traced] = []
+    for one in told:
+        if isinstance(one, Probed) and one.request in open_traces:
+            rows = open_traces[one.request]
+            rows.append(TraceRow(way[one.hops], one.outcome, one.round_trip_ms))
+            assert one.hops == len(rows)
+            continue
+        if isinstance(one, Traced):
+            assert list(one.rows) == open_traces.pop(one.request)
+        found.append(one)
+    return found
 
 
 def test_an_answer_over_another_way_is_none() -> None:
@@ -367,13 +390,40 @@ def test_one_lost_frame_is_no_silent_node_to_a_trace() -> None:
     assert way == (1, 2)
     probes.answered(Echo(number, way, is_answer=True), now=6.2)
     ((number, way),) = probes.to_ask()
+    assert probes.results() == [Probed(1, Outcome.ANSWERED, 1, 200)]
     probes.answered(Echo(number, way, is_answer=True), now=6.5)
-    (traced,) = probes.results()
+    *_, traced = probes.results()
     assert isinstance(traced, Traced)
     assert [(row.node, row.outcome, row.round_trip_ms) for row in traced.rows] == [
         (2, Outcome.ANSWERED, 200),
         (3, Outcome.ANSWERED, 300),
     ]
+
+
+def test_each_row_of_a_trace_is_told_when_it_is_decided_and_not_before() -> None:
+    probes = Probes()
+    probes.trace(Trace(9, 4), (1, 2, 3, 4), now=0.0)
+    ((number, way),) = probes.to_ask()
+    probes.answered(Echo(number, way, is_answer=True), now=0.2)
+    assert probes.results() == [Probed(9, Outcome.ANSWERED, 1, 200)]
+    ((number, way),) = probes.to_ask()
+    probes.failed(Echo(number, way), 2, 3, is_unknown=False, now=1.0)
+    assert probes.results() == []  # It is asked once more.
+    ((number, way),) = probes.to_ask()
+    probes.failed(Echo(number, way), 2, 3, is_unknown=False, now=2.0)
+    # The row's place on the way, not that of the loss; and it is the last one.
+    rows = (TraceRow(2, Outcome.ANSWERED, 200), TraceRow(3, Outcome.LOST_AFTER))
+    assert probes.results() == [Probed(9, Outcome.LOST_AFTER, 2), Traced(9, rows)]
+    assert not len(probes)
+
+
+def test_number_of_an_open_trace_begins_no_probe() -> None:
+    probes = Probes()
+    probes.trace(Trace(9, 3), (1, 2, 3), now=0.0)
+    probes.to_ask()
+    probes.probe(Probe(9, 2), (1, 2), now=1.0)
+    probes.trace(Trace(9, 2), (1, 2), now=1.0)
+    assert (probes.to_ask(), probes.results(), len(probes)) == ([], [], 1)
 
 
 def test_open_probes_are_bounded() -> None:
