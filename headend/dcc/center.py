@@ -445,9 +445,13 @@ class Center:
         now: float,
     ) -> None:
         order = self._requests.order_of(number)
-        if not self._requests.end(number, collector):
+        if not self._requests.is_asked(number, collector):
             self.counters["answers to what is forgotten"] += 1
             return
+        if answer is not None and not isinstance(answer, self._requests.kind_of(number)):
+            self.refused["answer to another question"] += 1
+            return
+        self._requests.end(number)
         if order is Order.BUMP_VERSION and isinstance(answer, CommandDone) and answer.is_done:
             self.collectors.take_version(collector, answer.value)
         self._tell_end(RequestNumber(number), answer, now)

@@ -2,8 +2,8 @@
 
 Raises  TableFull at the bound
 Limit   WAITING_MAX requests wait, each until its deadline
-Never   gives a number out again while it waits, or takes an answer of another collector than asked;
-        takes a row of a trace twice, or one that its way has not
+Never   gives a number out again while it waits; takes a row of a trace twice, or one that its way
+        has not
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from amistack.errors import TableFull
 from amistack.identifiers import Eui64
 from headend.dcc.events import RequestNumber
-from mesh.backhaul import Order
+from mesh.backhaul import CommandDone, Order, Probed, Traced
 
 WAITING_MAX: Final = 4_096
 NUMBER_MAX: Final = 0xFFFF_FFFF
@@ -92,6 +92,13 @@ class Requests:
         waiting = self._waiting.get(RequestNumber(number))
         return waiting is not None and waiting.collector == collector
 
+    def kind_of(self, number: int) -> type[Probed | Traced | CommandDone]:
+        """What answers that request, which is under way."""
+        waiting = self._waiting[RequestNumber(number)]
+        if waiting.order is not None:
+            return CommandDone
+        return Probed if waiting.row_count_max is None else Traced
+
     def take_row(self, number: int, row: int) -> bool:
         """Whether a trace may have that row now: they come in order, if not all of them."""
         waiting = self._waiting[RequestNumber(number)]
@@ -100,12 +107,9 @@ class Requests:
         waiting.row = row
         return True
 
-    def end(self, number: int, collector: Eui64) -> bool:
-        """Whether this collector was asked that, and had not answered."""
-        if not self.is_asked(number, collector):
-            return False
+    def end(self, number: int) -> None:
+        """It has its answer, or never will."""
         del self._waiting[RequestNumber(number)]
-        return True
 
     def lose(self, collector: Eui64) -> list[RequestNumber]:
         """A collector went away: nothing asked of it is answered any more."""

@@ -27,6 +27,7 @@ from headend.dcc.events import (
     HangUp,
     ReportTaken,
     RequestEnded,
+    RequestNumber,
 )
 from headend.dcc.pace import BURST, INTERVAL_S
 from headend.dcc.questions import GRACE_S
@@ -612,6 +613,36 @@ def test_answer_of_another_collector_than_was_asked_is_passed_over() -> None:
     street.say(east, CommandDone(number, is_done=True))
     assert not street.of(RequestEnded)
     assert street.center.all_counters["answers to what is forgotten"] == 1
+
+
+@pytest.mark.parametrize("asked", ["probe", "trace", "order"])
+def test_answer_to_another_question_than_was_asked_ends_nothing(asked: str) -> None:
+    street, west, _ = joined()
+    street.collectors[WEST].is_deaf = True
+    way = street.center.dcc.routes.way_by(eui(WEST), eui(3))
+    assert way is not None
+    questions, now = street.center.questions, street.now
+    number: int | None
+    if asked == "probe":
+        number = questions.probe(way, now=now)
+    elif asked == "trace":
+        number = questions.trace(way, now=now)
+    else:
+        number = questions.order(eui(WEST), Order.ASK_FOR_ROUTES, now=now)
+    assert number is not None
+    answers = {
+        "probe": Probed(number, Outcome.ANSWERED, 3, 900),
+        "trace": Traced(number, ()),
+        "order": CommandDone(number, is_done=True),
+    }
+    right = answers.pop(asked)
+    if asked == "trace":
+        del answers["probe"]  # That is a row of it.
+    street.say(west, *answers.values())
+    assert not street.of(RequestEnded)
+    assert street.center.all_refused == {"answer to another question": len(answers)}
+    street.say(west, right)
+    assert street.of(RequestEnded) == [RequestEnded(RequestNumber(number), right)]
 
 
 def test_what_was_asked_of_a_collector_that_leaves_has_no_answer() -> None:
