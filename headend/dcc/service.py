@@ -110,7 +110,7 @@ class DccService:
         self._latest = self._loop.time()
         self._server: Server | None = None
         self._context: ssl.SSLContext | None = None
-        self._connections: dict[StreamLink[FrameEvent], Connection] = {}
+        self._connections: dict[StreamLink[FrameEvent], tuple[Connection, Eui64]] = {}
         self._links: dict[Connection, StreamLink[FrameEvent]] = {}
         self._numbers = itertools.count(1)
         self._watching = Watching(self.center, now=self.now, settle=self.settle)
@@ -262,7 +262,7 @@ class DccService:
         match event:
             case Opened(peer):
                 connection = Connection(next(self._numbers))
-                self._connections[link] = connection
+                self._connections[link] = connection, peer
                 self._links[connection] = link
                 self.center.connect(connection, peer, link.peer_key_hash, now=self.now())
             case FrameReceived(frame):
@@ -270,19 +270,21 @@ class DccService:
             case Closed():
                 ended = self._connections.pop(link, None)
                 if ended is not None:
-                    self._links.pop(ended, None)
-                    self.center.disconnect(ended, now=self.now())
+                    self._links.pop(ended[0], None)
+                    self.center.disconnect(ended[0], now=self.now())
             case _:
                 self.counters["stream: octets skipped"] += 1
         self.settle()
 
     def _receive(self, link: StreamLink[FrameEvent], frame: Frame) -> None:
-        connection = self._connections.get(link)
-        machine = link.machine
-        assert isinstance(machine, FramedPeer), "made here"
-        if connection is None or frame.kind != Kind.BACKHAUL:
+        # Who said goodbye in the same read is no peer of the link any more: its last words count,
+        # but not what follows where we have hung up.
+        connection, peer = self._connections[link]
+        if connection not in self._links:
+            return
+        if frame.kind != Kind.BACKHAUL:
             self.counters["stream: frame of another kind"] += 1
-        elif frame.source != machine.peer:
+        elif frame.source != peer:
             self.counters["stream: frame of another source"] += 1
         else:
             self.center.receive(connection, frame.payload, now=self.now())
@@ -313,7 +315,7 @@ class DccService:
             case RowTraced() | RequestEnded() | Tried() | Isolated():
                 self._watching.take(event)
             case HangUp():
-                link = self._links.get(event.connection)
+                link = self._links.pop(event.connection, None)
                 if link is not None:
                     link.close()
             case CollectorJoined():

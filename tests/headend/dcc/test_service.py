@@ -46,7 +46,8 @@ from headend.store.interface import EnrolMeters, Outcome
 from headend.store.mesh import AssignAddresses, Assigned, KeepArea
 from headend.store.sqlite import SqliteStore
 from mesh.backhaul import Down, Order, Probe, Probed, Traced
-from mesh.topology.facts import AreaId, Role
+from mesh.reports import HOPS_UNKNOWN
+from mesh.topology.facts import AreaId, Backhaul, Role
 from mesh.topology.location import BehindCollector
 from mesh.topology.status import DeviceStatus, EndpointState
 from mesh.topology.verdicts import Finding
@@ -384,6 +385,20 @@ async def test_frames_that_are_no_collectors_are_counted(place: Place) -> None:
         "stream: frame of another kind": 1, "stream: frame of another source": 1
     }  # fmt: skip
     assert place.dcc.refused == {}
+
+
+async def test_last_words_of_a_collector_that_leaves_in_order_count(place: Place) -> None:
+    await place.joined(WEST)
+    collector = place.collectors[WEST]
+    assert collector.link is not None
+    # The head-end, which has no turn in between, reads reports and goodbye in one.
+    collector.report()
+    collector.link.close()
+    graph = place.dcc.center.dcc.graph
+    west = graph.index_of(eui(WEST))
+    await until(lambda: graph.backhauls[west] is not Backhaul.UP)
+    assert place.dcc.counters == {}
+    assert graph.hops_of(graph.index_of(eui(METER))) != HOPS_UNKNOWN
 
 
 async def test_stranger_is_told_so_and_cut(place: Place) -> None:
