@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -244,6 +245,15 @@ def test_congestion_is_marked_on_the_way_and_echoed_once() -> None:
     for fragment in (*passed, asking, asking):
         end.receive(fragment.encode(), eui(1), now=0.0)
     assert [ack.has_congestion for ack in acks_in(end.frames_to_send())] == [True, False]
+
+
+def test_congestion_that_one_relay_met_is_marked_behind_the_next_too() -> None:
+    relay = node(1)
+    pieces = fragments_of(packet_of(LONG))
+    for piece in (pieces[0], replace(pieces[1], has_congestion=True), pieces[2]):
+        relay.receive(piece.encode(), eui(2), now=0.0)
+    passed = [Fragment.decode(frame.octets) for frame in relay.frames_to_send()]
+    assert [fragment.has_congestion for fragment in passed] == [False, True, False]
 
 
 def test_source_slows_down_when_congestion_is_echoed() -> None:

@@ -148,6 +148,17 @@ def test_fragment_that_never_arrives_is_enough_after_four_times() -> None:
     assert packet.receive_ack(ack(*there, 2), now=30.0) is Progress.EXHAUSTED
 
 
+def test_fragment_that_never_arrives_is_enough_whatever_else_is_missing() -> None:
+    packet = outbound(10, replace(SETTINGS, window=2))
+    there: list[int] = []
+    for last in (1, 3, 5, 7, 9, 2, 4, 6):
+        assert sequences(burst(packet))[-1] == last
+        there.append(last)
+        progress = packet.receive_ack(ack(*there), now=100.0 * len(there))
+        # With each of the last three went the first one again.
+        assert progress is (Progress.EXHAUSTED if last == 6 else Progress.GOING)
+
+
 def test_congestion_halves_the_window_and_doubles_the_gap() -> None:
     packet = outbound(12, replace(SETTINGS, window=4))
     assert len(burst(packet)) == 4

@@ -7,7 +7,13 @@ import random
 import pytest
 
 from mesh.routing.acts import Act
-from mesh.routing.advertising import JUMP_ETX, NEWS_ETX, NEWS_WAIT
+from mesh.routing.advertising import (
+    JUMP_ETX,
+    NEWS_ETX,
+    NEWS_WAIT,
+    POISON_SPACING,
+    REPLY_INTERVAL,
+)
 from mesh.routing.dodag import Dodag
 from mesh.routing.messages import INFINITE_RANK
 from tests.mesh.routing.medium import DODAG_ID, eui
@@ -123,3 +129,34 @@ def test_who_lost_its_way_says_that_and_no_older_news(place: Place) -> None:
     place.answer(X, Act.REGISTER)
     place.wait(1.0)
     assert (Act.DIO, None) in place.asked()
+
+
+def test_who_lost_its_way_says_so_to_all_as_often_as_its_profile_has_it(place: Place) -> None:
+    place.hear(P, INFINITE_RANK)
+    count = PROFILE.repair.poison_count
+    assert said(place, count * POISON_SPACING + 0.1) == count > 1
+    # Until it has one there is nothing more to say.
+    assert said(place, 2 * LONGEST) == 0
+
+
+def test_a_rank_without_end_is_not_said_while_a_parent_is_asked(place: Place) -> None:
+    place.hear(P, INFINITE_RANK)
+    place.hear(X, NEAR)
+    place.wait(0.01)
+    asked = place.asked()
+    assert (Act.REGISTER, X) in asked
+    # Who heard it after the question would take that back.
+    assert said(place, 1.0) == 0
+    place.answer(X, Act.REGISTER, is_acknowledged=False)
+    assert said(place, 1.0) > 0
+
+
+def test_a_neighbour_is_answered_now_and_then_however_often_it_is_mistaken(place: Place) -> None:
+    place.hear(X, NEAR)
+    place.asked()
+    answers = 0
+    for _ in range(10):
+        place.dodag.note_loop(X, now=place.now)
+        answers += place.asked().count((Act.DIO_TO, X))
+        place.wait(REPLY_INTERVAL / 2)
+    assert answers == 5

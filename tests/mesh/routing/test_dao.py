@@ -6,6 +6,8 @@ route is a chain of told parents without a loop, found by an oracle that enumera
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -123,6 +125,13 @@ def test_a_dao_that_makes_a_loop_is_dropped() -> None:
     assert table.route_to(2, now=0.0) == (4,)
 
 
+def test_a_loop_is_dropped_before_any_way_home_is_known() -> None:
+    table = table_of({4: (3,), 3: (2,)})
+    assert table.route_to(4, now=0.0) is None
+    assert take(table, 2, 4) == STATUS_REFUSED
+    assert table.counters["dao: a loop"] == 1
+
+
 def test_old_path_sequences_change_nothing() -> None:
     table = table_of({2: (1,), 3: (1,)})
     assert take(table, 4, 2, sequence=9) == STATUS_ACCEPTED
@@ -132,10 +141,40 @@ def test_old_path_sequences_change_nothing() -> None:
     assert take(table, 4, 2, sequence=9) == STATUS_ACCEPTED
 
 
-def test_a_path_sequence_that_nobody_counts_to_changes_nothing() -> None:
+def test_a_row_that_is_over_binds_nobody_to_its_path_sequence() -> None:
     table = table_of({2: (1,)})
-    assert take(table, 2, 3, sequence=200) == STATUS_REFUSED
+    assert take(table, 3, 2, sequence=9) == STATUS_ACCEPTED
+    assert take(table, 3, 1, sequence=8, now=1199.0) == STATUS_OLD
+    assert take(table, 3, 1, sequence=8, now=1200.0) == STATUS_ACCEPTED
+
+
+@pytest.mark.parametrize("sequence", [128, 200, 239])
+def test_a_path_sequence_that_nobody_counts_to_changes_nothing(sequence: int) -> None:
+    table = table_of({2: (1,)})
+    assert take(table, 2, 3, sequence=sequence) == STATUS_REFUSED
     assert table.route_to(2, now=0.0) == ()
+
+
+def test_parents_of_two_path_sequences_change_nothing() -> None:
+    table = table_of({2: (1,), 3: (1,)})
+    told = dao(4, 2, 3)
+    first, second = told.transits
+    told = replace(told, transits=(first, replace(second, path_sequence=2)))
+    assert table.take(told, CONFIGURATION, source=4, now=0.0)[1] == STATUS_REFUSED
+    assert table.counters["dao: two path sequences"] == 1
+
+
+def test_a_full_table_has_room_for_another_node_once_a_row_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mesh.routing.dao.ROUTE_COUNT_MAX", 3)
+    table = table_of({2: (1,), 3: (1,)})
+    assert take(table, 4, 1, lifetime=24) == STATUS_ACCEPTED
+    assert take(table, 5, 1, now=1199.0) == STATUS_REFUSED
+    assert table.counters["dao: table full"] == 1
+    assert take(table, 4, 2, sequence=2, lifetime=24, now=1199.0) == STATUS_ACCEPTED
+    assert take(table, 5, 1, now=1200.0) == STATUS_ACCEPTED
+    assert table.rows.keys() == {4, 5}
 
 
 def test_a_route_is_never_longer_than_a_source_route() -> None:

@@ -625,3 +625,37 @@ def test_who_comes_to_another_root_asks_those_below_to_tell_it_once(place: Place
     assert (Act.DAO_ASKED, None) in place.asked()
     dodag.note_root(1, now=place.now)
     assert dodag.dtsn == sequence_after(dtsn)
+
+
+@pytest.mark.parametrize("said", [8, 6, 200])
+def test_any_other_dtsn_of_the_preferred_parent_asks_for_routes(place: Place, said: int) -> None:
+    # A root that started again may have drawn a lower one.
+    dodag = place.dodag
+
+    def hear(who: Eui64, rank: int, dtsn: int) -> None:
+        dio = Dio(0, 240, rank, dtsn, DODAG_ID, PROFILE.configuration)
+        short = int.from_bytes(who[6:], "big")
+        dodag.hear_dio(who, short, dio, now=place.now, is_for_us=False, rssi_dbm=None)
+
+    hear(P, NEAR, 7)
+    hear(X, NEAR, 7)
+    place.answer(X, Act.PROBE)
+    dtsn = dodag.dtsn
+    place.asked()
+    assert X in {row.eui for row in dodag.parents}
+    hear(X, NEAR, said)
+    hear(P, NEAR, 7)
+    assert dodag.dtsn == dtsn
+    assert (Act.DAO_ASKED, None) not in place.asked()
+    hear(P, NEAR, said)
+    assert dodag.dtsn == sequence_after(dtsn)
+    assert (Act.DAO_ASKED, None) in place.asked()
+
+
+def test_the_dodag_is_that_of_one_who_has_a_way() -> None:
+    place = Place()
+    stranger = Dio(0, 240, INFINITE_RANK, 0, bytes(16), PROFILE.configuration)
+    place.dodag.hear_dio(X, 11, stranger, now=0.0, is_for_us=False, rssi_dbm=None)
+    assert place.dodag.dodag_id is None
+    place.join(P, NEAR)
+    assert place.dodag.dodag_id == DODAG_ID

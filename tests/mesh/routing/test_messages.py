@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,22 @@ def test_each_fault_has_its_reason(octets: bytes, reason: str) -> None:
     with pytest.raises(MeshError) as caught:
         decode(octets)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("increase", "is_taken"),
+    [(0, False), (1, True), (HOP_RANK_INCREASE_MAX, True), (HOP_RANK_INCREASE_MAX + 1, False)],
+)
+def test_the_least_that_a_hop_adds_is_something_and_leaves_room_for_hops(
+    increase: int, *, is_taken: bool
+) -> None:
+    dio = Dio(0, 240, 256, 0, DODAG_ID, replace(CONFIGURATION, hop_rank_increase_min=increase))
+    if is_taken:
+        assert decode(dio.encode()) == dio
+    else:
+        with pytest.raises(MeshError) as caught:
+            decode(dio.encode())
+        assert caught.value.reason == "bad configuration"
 
 
 def test_an_address_that_holds_no_short_one_is_refused() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mesh.routing.messages import INFINITE_RANK
 from mesh.routing.metric import ETX_CAP
-from mesh.routing.neighbours import NeighbourTable
+from mesh.routing.neighbours import Neighbour, NeighbourTable
 from mesh.routing.place import Place
 from mesh.routing.profile import load_profile
 from tests.mesh.routing.medium import DODAG_ID, eui
@@ -50,6 +50,54 @@ def test_one_that_must_stay_is_looked_for_again() -> None:
     assert table.forget_silent(AGE_MAX, (kept,), now=150.0) == []
     assert table.forget_silent(AGE_MAX, (), now=199.0) == [kept]
     assert table.forget_silent(AGE_MAX, (), now=200.0) == [child]
+
+
+@pytest.mark.parametrize(
+    ("newcomer", "gone"),
+    [(700, "far"), (900, "far"), (901, None)],
+    ids=["nearer", "as far", "further"],
+)
+def test_a_newcomer_takes_the_place_of_one_that_is_further_away(
+    newcomer: int, gone: str | None
+) -> None:
+    table = NeighbourTable(3)
+    rows = {}
+    for short, (name, rank) in enumerate([("near", 512), ("far", 900), ("pinned", 60_000)], 1):
+        row = table.take_in(eui(short), short, rank, tuple, now=0.0)
+        assert row is not None
+        row.rank = rank
+        rows[name] = row
+
+    def pinned() -> list[Neighbour]:
+        return [rows["pinned"]]
+
+    found = table.take_in(eui(9), 9, newcomer, pinned, now=1.0)
+    assert (found is None) is (gone is None)
+    assert {name for name, row in rows.items() if row not in table} == {gone} - {None}
+
+
+def test_a_child_is_forgotten_for_nobody() -> None:
+    table = NeighbourTable(1)
+    child = table.take_in(eui(1), 1, 60_000, tuple, now=0.0)
+    assert child is not None
+    child.rank, child.child_until = 60_000, 200.0
+    assert table.take_in(eui(2), 2, 256, tuple, now=199.0) is None
+    assert table.take_in(eui(2), 2, 256, tuple, now=200.0) is not None
+    assert table.get(eui(1)) is None
+
+
+def test_an_address_is_its_last_users() -> None:
+    table = NeighbourTable(8)
+    first, second = (table.take_in(eui(short), 7, 512, tuple, now=0.0) for short in (1, 2))
+    # The second row was made with an address that is taken, and then says it.
+    assert first is not None
+    assert second is not None
+    assert table.by_short(7) is second
+    table.forget(first)
+    assert table.by_short(7) is second
+    table.take_in(eui(2), 8, 512, tuple, now=1.0)
+    assert table.by_short(8) is second
+    assert table.by_short(7) is None
 
 
 @given(heard)

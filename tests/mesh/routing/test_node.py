@@ -31,10 +31,12 @@ from mesh.routing.messages import (
     address_of,
 )
 from mesh.routing.node import WAITING_COUNT_MAX, MeshNode
+from mesh.routing.outbox import ANSWER_COUNT_MAX
 from mesh.routing.profile import load_profile
 from mesh.routing.strangers import ASK_AGAIN, ASK_TRIES
 from mesh.routing.telling import LATER_DELAY
-from mesh.security import Seal
+from mesh.security import UNICAST_OVERHEAD, Seal
+from mesh.security.frame import TAG_SIZE
 from tests.mesh.routing.medium import DODAG_ID, KEY, QuickCipher, World, eui, short_of
 
 
@@ -317,6 +319,25 @@ def test_a_new_version_moves_everybody_without_a_loop() -> None:
         world.nodes[5].bump_version(now=world.now)
 
 
+def test_a_radio_that_finds_no_free_moment_blames_no_neighbour() -> None:
+    world = formed(World(8).line(3))
+    node = world.nodes[3]
+    node.send(b"waits", priority=Priority.SCHEDULED, now=world.now)
+    blocked = 0
+    while blocked < 3 * world.profile.links.blocked_max:
+        world.now = node.next_timer() or world.now
+        node.handle_timer(now=world.now)
+        if node.frame_to_send(now=world.now) is not None:
+            node.frame_sent(now=world.now, was_on_air=False)
+            blocked += 1
+    assert node.counters["radio busy"] >= 3
+    assert node.counters["hop failed"] == 0
+    assert {row.metric.failures_in_a_row for row in node.dodag.neighbours} == {0}
+    world.touch(3)
+    world.run(5.0)
+    assert b"waits" in payloads(world)
+
+
 def test_a_null_parent_does_not_flap() -> None:
     # One neighbour whose frames come but who hears nothing of us: it must never be a parent.
     world = World(8)
@@ -461,6 +482,21 @@ def test_a_flood_for_a_subtree_reaches_those_below_alone() -> None:
     assert {at for _, at, event in world.received} == {2, 4, 5}
 
 
+def test_who_hears_a_subtrees_flood_from_no_parent_is_not_of_it() -> None:
+    world = World(15)
+    for one, other in ((1, 2), (1, 3), (2, 4), (3, 6), (4, 6)):
+        world.link(one, other)
+    formed(world)
+    world.run(60.0)
+    assert world.nodes[6].dodag.neighbours.get(eui(4)) is not None
+    assert not world.nodes[6].dodag.is_parent(eui(4))
+    assert world.nodes[1].broadcast(b"sub", priority=Priority.FIRMWARE, now=world.now, subtree=2)
+    world.touch(1)
+    world.run(8.0)
+    assert {at for _, at, event in world.received} == {2, 4}
+    assert world.nodes[6].counters["flood: not our subtree"] >= 1
+
+
 # Bounds and bad input
 
 
@@ -498,6 +534,33 @@ def test_a_full_relay_looks_dead_to_nobody_for_control(
     assert frame is not None
     assert frame.is_ack is is_taken
     assert node.counters["queue full"] == 1
+
+
+def test_what_cannot_be_acknowledged_now_is_not_taken_and_new_when_it_comes_again() -> None:
+    world = formed(World(27).line(3))
+    root = world.nodes[1]
+    frames = []
+    for number in range(ANSWER_COUNT_MAX + 2):
+        packet = Packet(
+            PacketKind.COAP,
+            Priority.SCHEDULED,
+            ShortAddress(3),
+            ROOT,
+            b"%d" % number,
+            9,
+            RplMark(60_000),
+        )
+        frames.append(frame_of(2, packet, 1, 9_000_000 + number))
+        root.receive_frame(frames[-1], now=world.now)
+    assert root.counters["not taken"] == 2
+    world.touch(1)
+    world.run(1.0)
+    assert len(payloads(world)) == ANSWER_COUNT_MAX
+    for octets in frames:
+        root.receive_frame(octets, now=world.now)
+        world.touch(1)
+        world.run(0.1)
+    assert len(payloads(world)) == len(set(payloads(world))) == ANSWER_COUNT_MAX + 2
 
 
 def test_an_alarm_overtakes_what_waits() -> None:
@@ -620,7 +683,7 @@ def test_one_that_says_wrong_figures_takes_its_way_from_nobody() -> None:
 
 @pytest.mark.parametrize(
     ("who", "version", "is_taken"),
-    [("parent", 0, True), ("parent", -1, False), ("another", 0, False)],
+    [("parent", 0, True), ("parent", -1, False), ("another", 0, False), ("further", 0, False)],
 )
 def test_the_roots_figures_come_down_from_parent_to_child(
     who: str, version: int, *, is_taken: bool
@@ -634,6 +697,8 @@ def test_the_roots_figures_come_down_from_parent_to_child(
     source = parent.short
     if who == "another":
         source = next(row for row in node.dodag.neighbours if row is not parent).short
+    elif who == "further":
+        source = node.dodag.parents[1].short
     new = replace(dio.configuration, redundancy=3)
     told = replace(dio, rank=parent.rank, version=dio.version + version, configuration=new)
     packet = control(source, BROADCAST, told.encode())
@@ -652,6 +717,17 @@ def test_a_node_without_a_way_takes_the_figures_of_whom_it_may_join() -> None:
         said = replace(dio, rank=rank)
         fresh.hear_dio(eui(9), 9, said, now=1.0, is_for_us=False, rssi_dbm=None)
         assert (fresh.configuration == other) is is_taken
+
+
+def test_a_root_takes_its_figures_from_nobody() -> None:
+    world = formed(World(19).line(3))
+    root, dio = world.nodes[1], world.nodes[2].dodag.dio()
+    assert dio is not None
+    assert dio.configuration is not None
+    told = replace(dio, configuration=replace(dio.configuration, redundancy=3))
+    packet = control(2, BROADCAST, told.encode())
+    root.receive_frame(frame_of(2, packet, None, 5_000_000), now=world.now)
+    assert root.dodag.configuration == dio.configuration
 
 
 def test_messages_that_contradict_themselves_change_nothing() -> None:
@@ -723,6 +799,36 @@ def test_a_packet_that_loops_is_marked_then_dropped() -> None:
     assert node.dodag.counters["loop mark"] == 2
     # The one that was marked, and a DIO for who is mistaken.
     assert node.queue_length == before + 2
+
+
+@pytest.mark.parametrize(("further", "is_marked"), [(1, False), (0, True)])
+def test_what_comes_up_from_no_further_away_goes_on_with_a_mark(
+    further: int, *, is_marked: bool
+) -> None:
+    world = formed(World(20).line(4))
+    marks: list[RplMark | None] = []
+
+    def watch(now: float, short: int, octets: bytes) -> bytes:
+        if short == 3 and b"up here" in octets:  # QuickCipher hides nothing.
+            marks.append(Packet.decode(octets[UNICAST_OVERHEAD - TAG_SIZE : -TAG_SIZE]).rpl)
+        return octets
+
+    world.watch = watch
+    rank = world.nodes[3].rank
+    packet = Packet(
+        PacketKind.COAP,
+        Priority.SCHEDULED,
+        ShortAddress(9),
+        ROOT,
+        b"up here",
+        9,
+        RplMark(rank + further),
+    )
+    world.nodes[3].receive_frame(frame_of(4, packet, 3, 7_000_000), now=world.now)
+    world.touch(3)
+    world.run(1.0)
+    assert marks == [RplMark(rank, has_rank_error=is_marked)]
+    assert payloads(world) == [b"up here"]
 
 
 def test_an_address_of_ours_used_by_another_changes_nothing() -> None:

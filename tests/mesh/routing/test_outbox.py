@@ -15,7 +15,14 @@ from mesh.packet import Packet, PacketKind, RplMark, ShortAddress
 from mesh.routing.acts import Act
 from mesh.routing.core import Core
 from mesh.routing.jobs import Job, Way
-from mesh.routing.outbox import ACT_COUNT_MAX, ACT_LIFE, JOB_LIFE, Outbox
+from mesh.routing.outbox import (
+    ACT_COUNT_MAX,
+    ACT_LIFE,
+    JOB_LIFE,
+    WAITING_COUNT_MAX,
+    WAITING_TIME,
+    Outbox,
+)
 from tests.mesh.routing.medium import World, eui
 
 
@@ -92,6 +99,22 @@ def test_to_ask_again_makes_no_act_younger() -> None:
     box.requeue(job, ACT_LIFE + 0.1)
     assert box.take(ACT_LIFE + 0.1) is None
     assert core.counters["act given up"] == 1
+
+
+def test_of_those_that_wait_for_a_way_the_oldest_goes_first_and_each_in_time() -> None:
+    box, core = outbox()
+    for number in range(WAITING_COUNT_MAX + 3):
+        box.wait(Job(Way.UP, packet(Priority.SCHEDULED), float(number)), 50.0)
+    assert len(box) == WAITING_COUNT_MAX
+    assert core.counters["lost: no way up"] == 3
+    # The next three were born at 3, 4 and 5 s.
+    box.handle_timer(5.0 + WAITING_TIME)
+    assert core.counters["lost: no way up"] == 6
+    assert box.deadline == 6.0 + WAITING_TIME
+    box.release(60.0)
+    taken = box.take(60.0)
+    assert taken is not None
+    assert taken.born == 6.0
 
 
 def test_an_old_packet_is_lost_and_not_sent() -> None:

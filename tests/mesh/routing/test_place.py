@@ -139,6 +139,39 @@ def test_the_parent_set_lies_below_and_is_in_order(
     assert len(found) <= min(1 + fit, PROFILE.parents.count_max)
 
 
+def test_who_is_in_the_set_stays_there_unless_another_is_clearly_better() -> None:
+    place = place_at(6 * UNIT)
+    second, third, other = (put(place, short, 5 * UNIT - 100) for short in (2, 3, 4))
+    other.rank += 1
+    place.parents = place.parent_set(0.0)
+    assert place.parents[1:] == (second, third)
+    other.rank = third.rank - UNIT // 2 + 1
+    assert other not in place.parent_set(0.0)
+    other.rank -= 2
+    assert other in place.parent_set(0.0)
+
+
+@pytest.mark.parametrize("has_ground", [True, False])
+def test_whoever_has_ground_has_no_parent_without_it(*, has_ground: bool) -> None:
+    place = place_at(6 * UNIT)
+    assert place.preferred is not None
+    place.preferred.is_grounded = has_ground
+    one, other = put(place, 2, 5 * UNIT), put(place, 3, 5 * UNIT)
+    one.is_grounded = False
+    assert other in place.parent_set(0.0)
+    assert (one in place.parent_set(0.0)) is not has_ground
+
+
+def test_a_parent_with_ground_comes_before_a_nearer_one_without() -> None:
+    place = place_at(6 * UNIT)
+    assert place.preferred is not None
+    near, far = put(place, 2, 2 * UNIT), put(place, 3, 4 * UNIT)
+    near.is_grounded = place.preferred.is_grounded = False
+    assert place.best(0.0, etx_max=4.0) == (far, 5 * UNIT)
+    far.is_grounded = False
+    assert place.best(0.0, etx_max=4.0) == (near, 3 * UNIT)
+
+
 def test_a_node_with_few_ways_tries_those_that_it_knows() -> None:
     place = place_at(6 * UNIT)
     assert place.spare_to_try(0.0) is None

@@ -171,6 +171,20 @@ def test_an_answer_to_an_older_dao_does_not_end_a_newer_change() -> None:
     assert 1.3 < sender.deadline <= 1.3 + LATER_DELAY
 
 
+def test_an_answer_to_what_was_told_before_is_none_to_what_is_told_now() -> None:
+    sender = sender_of()
+    sender.change(now=0.0, is_urgent=True)
+    first = tell(sender, 1.0)
+    sender.change(now=2.0, is_urgent=True)
+    second = tell(sender, 40.0, 3)
+    due = sender.deadline
+    assert answer(sender, first, 41.0)
+    assert not sender.is_acknowledged
+    assert sender.deadline == due < NEVER
+    assert answer(sender, second, 42.0)
+    assert sender.is_acknowledged
+
+
 def test_what_nobody_asked_for_is_no_answer() -> None:
     sender = sender_of()
     assert not sender.hear_ack(DaoAck(0, 5), CONFIGURATION, now=0.0)

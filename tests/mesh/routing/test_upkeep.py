@@ -6,12 +6,17 @@ is tried until it is known what it is worth; then, if it is worth nothing, now a
 
 from __future__ import annotations
 
+import itertools
+import random
+
 from amistack.identifiers import Eui64
 from mesh.routing.dodag import Act
 from mesh.routing.metric import FRAMES_CERTAIN, PRIOR_FRAMES
+from mesh.routing.upkeep import EXPLORE_INTERVAL_MAX, EXPLORE_INTERVAL_MIN, Explorer
 from tests.mesh.routing.one_node import NEAR, PROFILE, UNIT, P, Place, X, Y, joined
 
 HOUR = 3600.0
+DAY = 24 * HOUR
 
 
 def unlucky() -> Place:
@@ -67,6 +72,20 @@ def test_who_is_not_known_comes_before_who_began_badly() -> None:
     tried = [who for act, who in waited(place, HOUR) if act is Act.PROBE and who in (X, Y)]
     assert tried[0] == Y
     assert X in tried
+
+
+def test_where_nobody_may_be_better_it_is_looked_every_half_hour_and_no_more_seldom() -> None:
+    place = joined()
+    explorer = Explorer(place.dodag.place, random.Random(1))
+    explorer.begin(0.0)
+    looks = [0.0]
+    while looks[-1] < DAY:
+        looks.append(explorer.deadline)
+        explorer.handle_timer(now=explorer.deadline)
+    gaps = [after - before for before, after in itertools.pairwise(looks)]
+    assert gaps[0] <= 1.5 * EXPLORE_INTERVAL_MIN
+    assert max(gaps) <= 1.25 * EXPLORE_INTERVAL_MAX
+    assert sum(gaps[-20:]) / 20 >= 0.8 * EXPLORE_INTERVAL_MAX
 
 
 def waited(place: Place, seconds: float) -> list[tuple[Act, Eui64 | None]]:

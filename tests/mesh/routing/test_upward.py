@@ -19,6 +19,7 @@ from mesh.routing.node import MeshNode
 from mesh.routing.outbox import Outbox
 from mesh.routing.telling import LATER_DELAY
 from mesh.routing.upward import CONTROL_HOPS_MAX, Upward
+from mesh.security import Received
 from tests.mesh.routing.medium import World, eui
 
 
@@ -100,12 +101,55 @@ def test_what_nobody_repeats_is_tried_with_all_and_then_waits(
     assert len(lowest.outbox) == 1
 
 
+def test_a_parent_that_failed_last_comes_after_those_that_did_not(lowest: Lowest) -> None:
+    first, second, third = lowest.node.dodag.parents
+    first.metric.failures_in_a_row = 1
+    assert lowest.upward.next_hop(job(PacketKind.COAP), lowest.now) is second
+    for row in (second, third):
+        row.metric.failures_in_a_row = 1
+    assert lowest.upward.next_hop(job(PacketKind.COAP), lowest.now) is first
+
+
+def test_a_packet_is_tried_with_one_sibling_that_is_not_below_us(lowest: Lowest) -> None:
+    node = lowest.node
+    first, second, third = node.dodag.parents
+    for row in (second, third):
+        row.rank = node.rank
+    node.dodag.place.parents = (first,)
+    below = job(PacketKind.COAP)
+    assert lowest.tries(below) == 2
+    assert lowest.core.counters["sent to a sibling"] == 1
+    second.below_until = third.below_until = lowest.now + 10.0
+    assert lowest.tries(job(PacketKind.COAP)) == 1
+    assert lowest.core.counters["sent to a sibling"] == 1
+
+
+def test_a_packet_never_goes_back_where_it_came_from(lowest: Lowest) -> None:
+    first, second, third = lowest.node.dodag.parents
+    packet = job(PacketKind.COAP).packet
+    assert packet is not None
+    mark = packet.rpl
+    assert mark is not None
+    heard = Received(third.eui, b"", 0, 0, b"", is_broadcast=False, wants_ack=True, is_fresh=True)
+    assert lowest.upward.take(packet, mark, heard, lowest.now)
+    passed_on = lowest.outbox.take(lowest.now)
+    assert passed_on is not None
+    for _ in range(2):
+        assert lowest.tries(passed_on) == 2
+        # It waits for a way, and then is tried with all of them again.
+        assert passed_on.tried == {third.eui}
+    assert {first.eui, second.eui}.isdisjoint(passed_on.tried)
+
+
 def test_the_root_is_told_of_parents_that_acknowledge(lowest: Lowest) -> None:
     first, second, third = lowest.node.dodag.parents
     for row in (second, third):
         row.metric.note_attempts(1, is_acknowledged=True, now=lowest.now)
     assert lowest.core.parents_to_tell() == (first.short, second.short, third.short)
     second.metric.note_attempts(5, is_acknowledged=False, now=lowest.now)
+    assert lowest.core.parents_to_tell() == (first.short, third.short)
+    # Nor one that was only heard.
+    second.metric.failures_in_a_row = second.metric.samples = 0
     assert lowest.core.parents_to_tell() == (first.short, third.short)
     # The preferred one took us as its child: it is told until it is left.
     first.metric.note_attempts(5, is_acknowledged=False, now=lowest.now)
