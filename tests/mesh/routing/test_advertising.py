@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from amistack.identifiers import Eui64
 from mesh.routing.acts import Act
 from mesh.routing.advertising import (
     JUMP_ETX,
@@ -15,7 +16,8 @@ from mesh.routing.advertising import (
     REPLY_INTERVAL,
 )
 from mesh.routing.dodag import Dodag
-from mesh.routing.messages import INFINITE_RANK
+from mesh.routing.messages import INFINITE_RANK, Dio
+from mesh.routing.profile import load_profile
 from tests.mesh.routing.medium import DODAG_ID, eui
 from tests.mesh.routing.one_node import NEAR, PROFILE, UNIT, P, Place, X, joined
 
@@ -115,6 +117,67 @@ def test_nobody_speaks_for_a_root() -> None:
     root.dodag.start(now=0.0)
     root.wait(2.5 * LONGEST)
     assert said_beside(root, 2 * UNIT, 4 * LONGEST) == 4
+
+
+def test_a_root_beside_many_neighbours_begins_anew_and_doubles() -> None:
+    """RFC 6206 section 4.2, though more speak in each interval than would suppress it."""
+    root = Place()
+    root.dodag = Dodag(PROFILE, random.Random(1), dodag_id=DODAG_ID, root_version=240)
+    root.dodag.start(now=0.0)
+    root.wait(2.5 * LONGEST)
+    others = [eui(short) for short in range(20, 20 + PROFILE.parents.neighbour_count_max)]
+    for other in others:
+        root.hear(other, 2 * UNIT)
+    root.asked()
+    began = root.now
+    said: list[float] = []
+    # All lose their way, one after the other: that is one reason.
+    for other in others:
+        root.hear(other, INFINITE_RANK)
+        root.wait(1.0 / len(others))
+        said += [root.now] * root.asked().count((Act.DIO, None))
+    while root.now < began + 3 * LONGEST:
+        root.wait(root.dodag.deadline - root.now)
+        said += [root.now] * root.asked().count((Act.DIO, None))
+        for other in others:
+            root.hear(other, 2 * UNIT)
+    begins, length = began, LONGEST / 2**PROFILE.dodag.interval_doublings
+    for when in said:
+        assert begins + length / 2 <= when < begins + length + 1.0 / len(others)
+        begins, length = begins + length, min(2 * length, LONGEST)
+    assert len(said) == PROFILE.dodag.interval_doublings + 2
+
+
+@pytest.mark.parametrize("name", ["wisun-large", "wisun-small", "lab"])
+def test_where_the_redundancy_is_0_nobody_speaks_for_a_node(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.dodag.redundancy == 0
+    unit = profile.dodag.hop_rank_increase_min
+    longest = 2.0**profile.dodag.interval_min / 1000.0 * 2**profile.dodag.interval_doublings
+    place = Place()
+    place.dodag = Dodag(profile, random.Random(1))
+    place.dodag.start(now=0.0)
+
+    def hear(who: Eui64, rank: int) -> None:
+        said = Dio(0, 240, rank, 0, DODAG_ID, profile.configuration)
+        short = int.from_bytes(who[6:], "big")
+        place.dodag.hear_dio(who, short, said, now=place.now, is_for_us=False, rssi_dbm=None)
+
+    hear(P, unit)
+    place.wait(2.0)
+    place.answer(P, Act.REGISTER)
+    place.dodag.note_root(1, now=place.now)
+    place.wait(4 * longest)
+    place.asked()
+    count = 0
+    end = place.now + 8 * longest
+    while place.now < end:
+        for short in range(20, 40):
+            hear(eui(short), place.dodag.rank - 1)
+        place.answer(P, None)
+        place.wait(longest / 8)
+        count += place.asked().count((Act.DIO, None))
+    assert 7 <= count <= 9
 
 
 def test_who_lost_its_way_says_that_and_no_older_news(place: Place) -> None:

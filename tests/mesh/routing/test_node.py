@@ -32,7 +32,7 @@ from mesh.routing.messages import (
 )
 from mesh.routing.node import WAITING_COUNT_MAX, MeshNode
 from mesh.routing.outbox import ANSWER_COUNT_MAX
-from mesh.routing.profile import load_profile
+from mesh.routing.profile import NAMES, load_profile
 from mesh.routing.strangers import ASK_AGAIN, ASK_TRIES
 from mesh.routing.telling import LATER_DELAY
 from mesh.security import UNICAST_OVERHEAD, Seal
@@ -106,6 +106,33 @@ def test_a_lossy_grid_forms_and_loses_nothing(seed: int) -> None:
         world.run(0.3)
     world.run(20.0)
     assert set(payloads(world)) == expected_up | expected_down
+    assert not world.loops
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_profile_forms_and_carries_and_then_says_little(name: str) -> None:
+    world = World(3, profile=name).grid(3, 3, 0.95, 0.6)
+    # Wi-SUN's large one says its first DIO after minutes, at each hop.
+    formed(world, 2 * 3600.0)
+    for short in range(2, 10):
+        world.send(short, b"up%d" % short)
+        assert world.send(1, b"down%d" % short, short)
+        world.run(3.0)
+    # One that lost its acknowledgement may come twice.
+    assert set(payloads(world)) == {
+        payload for short in range(2, 10) for payload in (b"up%d" % short, b"down%d" % short)
+    }
+    world.run(3600.0)
+    before = world.frames
+    world.run(4 * 3600.0)
+    longest = (
+        2 ** (world.profile.dodag.interval_min + world.profile.dodag.interval_doublings) / 1000
+    )
+    # DIOs to all, and for each of three parents a look and its acknowledgement; and some losses.
+    hourly = 3600.0 / longest + 2 * 3 * 3600.0 / world.profile.parents.probe_interval
+    assert world.frames - before < 9 * 4 * (2 * hourly + 10)
+    assert not world.orphans()
+    assert not world.unrouted()
     assert not world.loops
 
 

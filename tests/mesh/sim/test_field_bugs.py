@@ -17,7 +17,7 @@ from mesh.sim.nodes import CIPHERS, NETWORK_KEY, mesh_node, packet_in
 from mesh.sim.oracles import cycles
 from mesh.sim.traffic import Exchange, Kind
 from mesh.sim.world import World
-from tests.mesh.sim.laid import LOSS_DB, chain, change, every_pair, laid
+from tests.mesh.sim.laid import LOSS_DB, chain, change, every_pair, laid, node
 
 JOINED_S = 120.0
 
@@ -101,6 +101,52 @@ def test_meter_between_two_weak_parents_never_has_none(seed: int) -> None:
     assert -1 not in seen
     changes = sum(one != other for one, other in itertools.pairwise(seen))
     assert changes <= 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_poor_parent_is_kept_however_many_frames_it_loses(seed: int) -> None:
+    """One frame in nine is lost with all its five attempts.
+
+    Who leaves its only parent for that has no way, and takes the same one again.
+    """
+    world = laid({(0, 1): 0.6}, seed=seed)
+    go_on(world, 600)
+    seen: list[int] = []
+    every_second(world, lambda parents: seen.append(parents[1]))
+    for _ in range(720):
+        world.traffic.begin(Kind.C4, 1)
+        go_on(world, 10)
+    lost = node(world, 1).counters["hop failed"]
+    assert lost > 50
+    assert set(seen) == {0}
+
+
+def test_parent_that_grew_deaf_is_left_once_and_never_taken_again() -> None:
+    """Its frames come as before, those that go there do not: nobody goes to it and fro."""
+    world = laid(chain(0, 1, 2))
+    go_on(world, JOINED_S)
+    assert world.parents()[1:] == [0, 1]
+    world.links.change_loss(2, 1, LOSS_DB)
+    seen: list[int] = []
+    sent = 0
+    every_second(world, lambda parents: seen.append(parents[2]))
+
+    def count(time: float, source: int, to: int, octets: bytes) -> None:
+        nonlocal sent
+        sent += source == 2
+
+    world.stations.watchers.append(count)
+    for _ in range(60):
+        world.traffic.begin(Kind.C4, 2)
+        go_on(world, 60)
+    left = seen.index(-1)
+    assert left < 300
+    assert set(seen[left:]) == {-1}
+    # It asks who is there, ever more seldom, and tries what it hears.
+    assert sent < 1500
+    world.links.change_loss(2, 1, -LOSS_DB)
+    go_on(world, JOINED_S)
+    assert world.parents()[1:] == [0, 1]
 
 
 @pytest.mark.parametrize("whom", [0, 1, 2, 3], ids=["root", "relay", "next", "leaf"])
