@@ -82,8 +82,7 @@ class RouteTable:
             return self._refuse(target, "not its own target")
         if dao.instance != INSTANCE or len(dao.transits) > PARENT_COUNT_MAX:
             return self._refuse(target, "not our instance, or too many parents")
-        ordered = sorted(dao.transits, key=lambda transit: -transit.path_control)
-        parents = tuple(dict.fromkeys(short_of(transit.parent) for transit in ordered))
+        parents = _parents_in(dao)
         sequence = dao.transits[0].path_sequence
         if target in parents or not all(1 <= parent <= NODE_ADDRESS_MAX for parent in parents):
             return self._refuse(target, "its own parent")
@@ -140,6 +139,25 @@ class RouteTable:
         if found is None and self._denied:
             found = self._search(target, now, avoid, is_strict=False)
         return found
+
+    def way_told(self, dao: Dao, *, now: float) -> tuple[int, ...] | None:
+        """The relays to the target of a DAO by what it says itself, be that believed or not.
+
+        For who refuses it: what is known instead may be a way that leads there no more, and the
+        node would never hear why. Raises MeshError where an address is not one of ours.
+        """
+        target = short_of(dao.target)
+        if target in self.refused or target in self._roots:
+            return None
+        for parent in _parents_in(dao):
+            if parent in self._roots:
+                return ()
+            if parent == target or parent in self.refused:
+                continue
+            way = self.route_to(parent, now=now, avoid=(target,))
+            if way is not None and len(way) < ROUTE_LENGTH_MAX:
+                return (*way, parent)
+        return None
 
     def routes_to(self, target: int, *, now: float, count_max: int = 3) -> list[tuple[int, ...]]:
         """Up to `count_max` different routes without loops, those with fewest relays in common
@@ -241,3 +259,9 @@ class RouteTable:
     def _refuse(self, target: int, reason: str) -> tuple[int, int]:
         self.counters[f"dao: {reason}"] += 1
         return target, STATUS_REFUSED
+
+
+def _parents_in(dao: Dao) -> tuple[int, ...]:
+    """Those that it tells, the preferred one first. Raises MeshError."""
+    ordered = sorted(dao.transits, key=lambda transit: -transit.path_control)
+    return tuple(dict.fromkeys(short_of(transit.parent) for transit in ordered))

@@ -201,7 +201,8 @@ class Downward:
             core.events.append(RouteChanged(target, row.parents, row.path_sequence, row.expires_at))
         if dao.is_ack_wanted and target == source and not self._is_answered(dao, target, now):
             self._unanswered.pop(target, None)
-            self._answer(target, DaoAck(dao.instance, dao.sequence, status), now)
+            way = None if status == STATUS_ACCEPTED else routes.way_told(dao, now=now)
+            self._answer(target, DaoAck(dao.instance, dao.sequence, status), now, relays=way)
         if status == STATUS_ACCEPTED:
             self._answer_those_below(routes, target, now)
 
@@ -229,8 +230,10 @@ class Downward:
                 if self._answer(target, self._unanswered.pop(target), now):
                     known.append(target)
 
-    def _answer(self, target: int, ack: DaoAck, now: float) -> bool:
-        """Whether there is a way for the answer; without one it waits for one."""
+    def _answer(
+        self, target: int, ack: DaoAck, now: float, *, relays: tuple[int, ...] | None = None
+    ) -> bool:
+        """Whether there is a way for the answer, given or known; without one it waits for one."""
         core = self._core
         packet = Packet(
             PacketKind.RPL,
@@ -240,7 +243,7 @@ class Downward:
             ack.encode(),
             core.profile.links.hop_limit,
         )
-        job = self.job(packet, now)
+        job = self.job(packet, now, relays=relays)
         if job is not None:
             self._outbox.put_or_count(job)
             return True

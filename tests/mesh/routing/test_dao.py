@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amistack.errors import MeshError
+from mesh.packet import ROUTE_LENGTH_MAX
 from mesh.routing.dao import (
     STATUS_ACCEPTED,
     STATUS_OLD,
@@ -139,6 +140,22 @@ def test_old_path_sequences_change_nothing() -> None:
     assert take(table, 4, 3, sequence=9) == STATUS_REFUSED
     assert table.route_to(4, now=0.0) == (2,)
     assert take(table, 4, 2, sequence=9) == STATUS_ACCEPTED
+
+
+def test_the_way_that_a_dao_tells_goes_over_its_own_parents_and_nobody_who_is_kept_out() -> None:
+    table = table_of({2: (1,), 3: (1,), 4: (2,), 5: (4,), 6: (7,)})
+    assert table.route_to(5, now=0.0) == (2, 4)
+    assert table.way_told(dao(5, 3), now=0.0) == (3,)
+    assert table.way_told(dao(5, 1, 3), now=0.0) == ()
+    # No way is known to 6; what leads through the node itself is none.
+    assert table.way_told(dao(5, 6, 3), now=0.0) == (3,)
+    assert table.way_told(dao(2, 5), now=0.0) is None
+    table.refused = {3}
+    assert table.way_told(dao(5, 3), now=0.0) is None
+    assert table.way_told(dao(3, 1), now=0.0) is None
+    long = table_of({short: (short - 1,) for short in range(2, 30)})
+    assert len(long.way_told(dao(99, 25), now=0.0) or ()) == ROUTE_LENGTH_MAX
+    assert long.way_told(dao(99, 26), now=0.0) is None
 
 
 def test_a_row_that_is_over_binds_nobody_to_its_path_sequence() -> None:

@@ -5,6 +5,7 @@ Seen from outside: preferred parents once a second, packets on the air, and read
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 
 from mesh.packet import Packet, PacketKind
 from mesh.routing.messages import Code
-from mesh.sim.nodes import CIPHERS, NETWORK_KEY, mesh_node, packet_in
+from mesh.sim.nodes import CIPHERS, NETWORK_KEY, MeshRouter, mesh_node, packet_in
 from mesh.sim.oracles import cycles
 from mesh.sim.traffic import Exchange, Kind
 from mesh.sim.world import World
@@ -147,6 +148,29 @@ def test_parent_that_grew_deaf_is_left_once_and_never_taken_again() -> None:
     world.links.change_loss(2, 1, -LOSS_DB)
     go_on(world, JOINED_S)
     assert world.parents()[1:] == [0, 1]
+
+
+@pytest.mark.parametrize("told", [241, 247, 255, 0, 7, 60, 127])
+def test_node_without_memory_is_found_over_its_new_parent(told: int) -> None:
+    """It begins at 240: of what the root knows that is the same, older, newer, or not to tell."""
+    world = laid(chain(0, 1, 3) | chain(0, 2, 3))
+    go_on(world, JOINED_S)
+    first = world.parents()[3]
+    collector = node(world, 0)
+    assert collector.routes is not None
+    row = collector.routes.rows[4]
+    collector.routes.rows[4] = dataclasses.replace(row, path_sequence=told)
+    world.power_off(3)
+    assert isinstance(world.router, MeshRouter)
+    world.router.disks[3].path_sequence = None
+    change(world, first, 3, LOSS_DB)
+    world.power_on(3)
+    go_on(world, 60)
+    assert world.parents()[3] == 3 - first
+    assert collector.route_to(4, now=world.clock.now) == (4 - first,)
+    exchange = read(world, 3)
+    go_on(world, 10)
+    assert latency(exchange) <= 2
 
 
 @pytest.mark.parametrize("whom", [0, 1, 2, 3], ids=["root", "relay", "next", "leaf"])
