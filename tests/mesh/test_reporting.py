@@ -13,7 +13,14 @@ import pytest
 from amistack.identifiers import Eui64
 from mesh.packet import NO_ADDRESS, PacketKind
 from mesh.reporting import is_as_told, report_of
-from mesh.reports import HOPS_UNKNOWN, INFINITE_RANK, Reason, TopologyReport, difference
+from mesh.reports import (
+    HOPS_UNKNOWN,
+    INFINITE_RANK,
+    NEIGHBOURS_MAX,
+    Reason,
+    TopologyReport,
+    difference,
+)
 from mesh.routing.events import RouteChanged
 from mesh.topology.dcc import Dcc
 from mesh.topology.facts import AreaId, Backhaul, Role
@@ -126,6 +133,22 @@ def test_neighbour_without_an_address_is_left_out() -> None:
     report = report_of(node, Reason.PERIODIC, sequence=1, now=world.now)
     assert report.links
     assert NO_ADDRESS not in {link.neighbour for link in report.links}
+
+
+def test_a_link_that_was_only_heard_is_not_told() -> None:
+    world = World(3).line(3)
+    world.start()
+    world.run(60.0, until=lambda: not world.orphans())
+    node = world.nodes[3]
+    for short in range(20, 20 + 2 * NEIGHBOURS_MAX):
+        row = node.dodag.neighbours.take_in(eui(short), short, 1024, tuple, now=world.now)
+        assert row is not None
+        row.metric.guess(40.0)
+    tried = node.dodag.neighbours.get(eui(20))
+    assert tried is not None
+    tried.metric.note_attempts(3, is_acknowledged=True, now=world.now)
+    report = report_of(node, Reason.PERIODIC, sequence=1, now=world.now)
+    assert [link.neighbour for link in report.neighbours] == [20]
 
 
 def test_hops_that_a_node_of_its_rank_cannot_have_are_not_told() -> None:

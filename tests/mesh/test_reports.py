@@ -37,6 +37,7 @@ from mesh.reports import (
     ReportSchedule,
     TopologyReport,
     difference,
+    differs,
     is_newer,
 )
 from mesh.routing.width import WIDE_ETX
@@ -211,6 +212,16 @@ def test_change_of_the_preferred_parent_is_told_and_noise_is_not() -> None:
     assert difference(told, attached(parents=(first, LinkReport(8, 200)))) is Reason.LINK_CHANGED
 
 
+@pytest.mark.parametrize(
+    ("before", "swing"), [(128, 64), (256, 64), (512, 128), (1_000, 250), (1_024, 256)]
+)
+def test_half_a_transmission_is_nothing_nor_a_quarter_of_many(before: int, swing: int) -> None:
+    for after in (before - swing, before + swing):
+        assert not differs(before, after)
+    assert differs(before, before - swing - 1)
+    assert differs(before, before + swing + 1)
+
+
 def schedule(seed: int = 1) -> ReportSchedule:
     return ReportSchedule(random.Random(seed))
 
@@ -274,6 +285,13 @@ def test_quiet_node_reports_every_period_and_nothing_between() -> None:
     assert plan.sequence == 5
     for before, after in itertools.pairwise(times):
         assert 0.9 * REPORT_PERIOD_S <= after - before <= REPORT_PERIOD_S
+
+
+def test_numbers_of_reports_go_round() -> None:
+    plan = ReportSchedule(random.Random(1), sequence=0xFFFF)
+    plan.ask(Reason.ASKED, now=0.0)
+    plan.sent(attached(sequence=plan.sequence), now=0.0)
+    assert plan.sequence == 0
 
 
 def test_swinging_link_is_told_ever_more_rarely() -> None:

@@ -28,6 +28,7 @@ from mesh.backhaul import (
     Probe,
     Probed,
     RouteRow,
+    Trace,
     Traced,
     TraceRow,
     Up,
@@ -57,6 +58,15 @@ def test_decode_inverts_encode_and_both_are_the_layout(message: Message) -> None
     assert decode(octets) == message
     assert layout.build(message) == octets
     assert layout.parse(octets) == message
+
+
+@pytest.mark.parametrize("relays", [None, (), (7,), tuple(range(100, 124))])
+def test_straight_to_a_neighbour_is_another_way_than_any(relays: tuple[int, ...] | None) -> None:
+    down = Down(1, 5, 0, Priority.ALARM, b"octets", relays=relays)
+    for message in (down, Probe(1, 5, relays), Trace(1, 5, relays)):
+        octets = encode(message)
+        assert decode(octets) == message
+        assert layout.build(message) == octets
 
 
 @given(messages)

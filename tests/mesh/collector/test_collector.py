@@ -26,6 +26,7 @@ from mesh.collector.requests import REQUEST_COUNT_MAX
 from mesh.packet import PacketKind
 from mesh.reports import BOOT_SPREAD_S, TopologyReport
 from mesh.routing.dao import Route
+from mesh.routing.trickle import NEVER
 from tests.mesh.collector.world import (
     AREA,
     CollectorWorld,
@@ -98,6 +99,22 @@ def world_disk(count: int) -> Disk:
     return disk
 
 
+def test_no_more_octets_are_given_than_there_is_room_for() -> None:
+    world, _ = connected(2)
+    collector = world.collector()
+    world.is_piped = False
+    routes = collector.station.node.routes
+    assert routes is not None
+    for target in range(1_000, 1_200):
+        routes.rows[target] = Route((1,), 240, NEVER)
+    for number in range(20):
+        collector._send_up(Up(2, 0, Priority.CONTROL, b"x" * 40), world.now + number)
+    collector._stream_table(world.now)
+    for room in (0, 100, 700, 1_000):
+        given = sum(map(len, collector.data_to_send(room)))
+        assert room - 100 < given <= room
+
+
 def test_news_that_finds_no_room_brings_the_whole_table_again() -> None:
     world, head_end = connected(4)
     world.is_piped = False
@@ -129,9 +146,10 @@ def test_who_is_not_accepted_says_nothing_but_hello_again(status: Status) -> Non
     assert len(head_end.table()) == 2
 
 
-def test_before_the_welcome_nothing_counts() -> None:
+@pytest.mark.parametrize("status", [Status.UNKNOWN_COLLECTOR, Status.WRONG_AREA, Status.STANDBY])
+def test_before_the_welcome_nothing_counts(status: Status) -> None:
     world = formed(3)
-    head_end = world.connect(status=Status.STANDBY)
+    head_end = world.connect(status=status)
     world.run(1.0)
     world.say(Down(1, 2, 0, Priority.ON_DEMAND, b"?"))
     world.run(5.0)

@@ -24,6 +24,7 @@ from mesh.backhaul import (
     What,
     Why,
 )
+from mesh.reports import Reason
 from tests.mesh.collector.world import (
     CollectorWorld,
     HeadEnd,
@@ -292,6 +293,23 @@ def test_what_waits_of_who_is_denied_is_not_passed_up() -> None:
     world.run(5.0)
     assert 4 not in {up.source for up in head_end.of(Up)}
     assert not len(world.collector().held)
+
+
+def test_the_last_report_of_who_is_denied_is_not_passed_up() -> None:
+    world, _ = connected()
+    world.run(1_200.0)  # All have reported by then.
+    world.disconnect()
+    for short in (3, 4):
+        world.nodes[short].report(Reason.ADDRESS_CHANGED, now=world.now)
+        world.touch(short)
+    world.run(5.0)
+    held = world.collector().held
+    assert (len(held), held.alarm_count) == (2, 0)
+    world.collector().keep_out(eui(4), 4, is_denied=True)
+    head_end = world.connect()
+    world.run(5.0)
+    assert {up.source for up in head_end.of(Up)} == {3}
+    assert not len(held)
 
 
 def test_a_collector_does_not_deny_itself() -> None:

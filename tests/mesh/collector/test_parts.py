@@ -115,6 +115,13 @@ def test_what_is_restored_is_what_was_kept(rows: list[RouteRow]) -> None:
     assert table.news() == []  # Nobody is told of what was known before.
 
 
+def test_no_row_of_who_is_denied_is_restored() -> None:
+    table = Table(RouteTable(1))
+    table.refuse({5})
+    table.restore([RouteRow(short, (1,), 3, 60) for short in (4, 5)], now=0.0)
+    assert [row.target for row in table.rows(now=0.0)] == [4]
+
+
 def test_a_row_without_an_end_stays() -> None:
     routes = RouteTable(1)
     table = Table(routes)
@@ -278,6 +285,16 @@ def test_each_attempt_has_its_own_fate() -> None:
     requests.sent(packet_of(second), now=1.0)
     requests.failed(packet_of(first), 7, 8)
     assert requests.fates() == [Fate(2, What.SENT), Fate(1, What.ROUTE_FAILED, 7, 8)]
+
+
+def test_the_same_said_to_two_nodes_has_two_fates() -> None:
+    requests = Requests()
+    downs = [Down(number, 4 + number, 0, Priority.ON_DEMAND, b"same") for number in (1, 2)]
+    for down in downs:
+        assert requests.begin(down, now=0.0)
+    requests.failed(packet_of(downs[1]), 7, 8)
+    requests.sent(packet_of(downs[0]), now=1.0)
+    assert requests.fates() == [Fate(2, What.ROUTE_FAILED, 7, 8), Fate(1, What.SENT)]
 
 
 # Probes

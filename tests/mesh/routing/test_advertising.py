@@ -14,6 +14,7 @@ from mesh.routing.advertising import (
     NEWS_WAIT,
     POISON_SPACING,
     REPLY_INTERVAL,
+    RESET_INTERVAL,
 )
 from mesh.routing.dodag import Dodag
 from mesh.routing.messages import INFINITE_RANK, Dio
@@ -212,6 +213,18 @@ def test_a_rank_without_end_is_not_said_while_a_parent_is_asked(place: Place) ->
     assert said(place, 1.0) == 0
     place.answer(X, Act.REGISTER, is_acknowledged=False)
     assert said(place, 1.0) > 0
+
+
+def test_many_who_ask_begin_the_shortest_interval_once_in_a_while(place: Place) -> None:
+    began = 0
+    for _ in range(40):
+        before = place.dodag._advertiser.deadline
+        place.dodag._advertiser.hear_request(place.now)
+        place.dodag._schedule()
+        began += place.dodag._advertiser.deadline != before
+        place.wait(1.0)
+    # Each time the interval is longer than the shortest by then.
+    assert began == 40.0 / RESET_INTERVAL
 
 
 def test_a_neighbour_is_answered_now_and_then_however_often_it_is_mistaken(place: Place) -> None:

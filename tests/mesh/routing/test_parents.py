@@ -159,3 +159,31 @@ def test_who_hears_nobody_asks_ever_more_seldom_up_to_a_bound() -> None:
         interval = min(2.0 ** (number + 1) * repair.dis_interval_min, repair.dis_interval_max)
         assert 0.7 * interval <= gap <= 1.3 * interval
     assert len(gaps) > 7200.0 / (1.3 * repair.dis_interval_max)
+
+
+def test_who_has_a_parent_asks_for_none(place: Place) -> None:
+    asked = []
+    for _ in range(60):
+        place.wait(10.0)
+        asked += place.asked()
+    assert (Act.DIS, None) not in asked
+    for who in (X, Y, P):
+        place.hear(who, INFINITE_RANK)
+    place.wait(PROFILE.repair.dis_interval_min)
+    assert (Act.DIS, None) in place.asked()
+
+
+@pytest.mark.parametrize("attempts", [1, 6])
+def test_a_poor_link_is_better_than_none_and_worse_than_any_other(attempts: int) -> None:
+    place = Place()
+    for who, tries in ((P, 6), (X, attempts)):
+        place.hear(who, FAR)
+        for _ in range(100):
+            place.dodag.note_attempts(who, tries, None, is_acknowledged=True, now=place.now)
+    place.hear(X, FAR + 8 * UNIT)
+    row = place.dodag.neighbours.get(P)
+    assert row is not None
+    assert row.metric.etx > PROFILE.parents.link_etx_max
+    place.wait(2.0)
+    is_poor = attempts > 1
+    assert ((Act.REGISTER, P) in place.asked()) is is_poor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from mesh.sim.oracles import (
     FAULT_COUNT_MAX,
+    SEAL,
     Faults,
     Ledger,
     LoopWatch,
@@ -44,6 +46,14 @@ def test_message_with_one_flipped_bit_is_another_or_none(size: int, bit: int) ->
     assert read_message(bytes(changed)) != (4, 77, 12)
 
 
+@pytest.mark.parametrize(("number", "node"), [(78, 12), (77, 13)])
+def test_filling_belongs_to_its_number_and_node(number: int, node: int) -> None:
+    filling = message(4, 77, 12, 50)[SEAL.size :]
+    head = SEAL.pack(4, number, node, zlib.crc32(filling))
+    assert read_message(head + filling) is None
+    assert read_message(SEAL.pack(4, 77, 12, zlib.crc32(filling)) + filling) == (4, 77, 12)
+
+
 def ledger() -> tuple[Ledger, Faults]:
     faults = Faults()
     book = Ledger(faults)
@@ -58,6 +68,16 @@ def test_ledger_counts_arrivals_and_repetitions() -> None:
     assert book.take(payload, node=12, at=12.0) == (4, 1, 2)
     assert (book.arrivals, book.repeated, faults.count) == (2, 1, 0)
     assert book.sent[4, 1].first_at == 11.0
+
+
+def test_what_is_sent_again_has_not_gone_anew() -> None:
+    book, faults = ledger()
+    payload = message(4, 1, 12, 50)
+    assert book.take(payload, node=12, at=11.0) == (4, 1, 1)
+    book.give(1, 4, 12, 50, at=20.0)
+    assert book.take(payload, node=12, at=21.0) == (4, 1, 2)
+    assert (book.sent[4, 1].at, book.sent[4, 1].first_at) == (10.0, 11.0)
+    assert (book.repeated, faults.count) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +137,15 @@ def test_loop_that_opens_and_closes_is_two() -> None:
     for at, parents in enumerate([[1, 0], [1, -1], [1, 0], [1, 0]]):
         watch.look(parents, at=at * 60.0)
     assert (watch.seen, watch.longest_s, faults.count) == (2, 60, 0)
+
+
+def test_loop_that_stands_too_long_again_is_said_again() -> None:
+    faults = Faults()
+    watch = LoopWatch(faults, bound_s=100)
+    for at, parents in enumerate([[1, 0]] * 4 + [[1, -1]] + [[1, 0]] * 4):
+        watch.look(parents, at=at * 60.0)
+    assert (watch.seen, faults.count) == (2, 2)
+    assert [line.partition(" ")[0] for line in faults.lines] == ["t=120.0", "t=420.0"]
 
 
 def test_queue_over_its_bound_is_a_fault() -> None:

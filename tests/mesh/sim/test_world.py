@@ -10,6 +10,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from mesh.collector.held import HELD_COUNT_MAX
 from mesh.sim.chance import Chance
 from mesh.sim.clock import VirtualClock
 from mesh.sim.faults import plan
+from mesh.sim.machine import NodeMachine
 from mesh.sim.nodes import make_mesh_router
 from mesh.sim.placement import Shape, place
 from mesh.sim.run import Run, simulate
@@ -31,7 +33,8 @@ from mesh.sim.scenario import (
     scenarios,
 )
 from mesh.sim.traffic import Kind, Traffic
-from mesh.sim.world import World
+from mesh.sim.world import LOOK_EVERY_S, LOOP_BOUND_S, World
+from tests.mesh.sim.dummy import DummyNode
 from tests.mesh.sim.worlds import RADIO, FloodRouter
 
 BUSY = Load(c1_per_day=40, c2_per_day=40, c3_per_day=40, c4_per_day=48, on_demand_per_day=40)
@@ -312,6 +315,42 @@ def test_everything_at_once_is_still_one_history_and_the_judges_see_the_damage()
     assert all("nobody sent" in line or "not sent so" in line or "came as one of" in line
                for line in first.world.faults.lines)  # fmt: skip
     assert first.world.faults.count > 0
+
+
+class Broken(FloodRouter):
+    """Two nodes have each other as a parent, and the second a queue over its bound."""
+
+    ends: tuple[int, int]
+
+    def number_of(self, machine: NodeMachine) -> int:
+        assert isinstance(machine, DummyNode)
+        return self.numbers[machine.address]
+
+    def parents(self, machine: NodeMachine) -> Sequence[int]:
+        number = self.number_of(machine)
+        return [end for end in self.ends if end != number] if number in self.ends else ()
+
+    def queue_share(self, machine: NodeMachine) -> float:
+        return 1.5 if self.number_of(machine) == self.ends[1] else 1.0
+
+
+@pytest.mark.parametrize("ends", [(2, 3), (12, 13), (13, 2)])
+def test_a_loop_and_a_queue_over_its_bound_are_seen_whoever_has_them(
+    ends: tuple[int, int],
+) -> None:
+    quiet = dataclasses.replace(SMALL, load=Load())
+    world = World(quiet, Broken, seed=1, radio=RADIO)
+    assert isinstance(world.router, Broken)
+    world.router.ends = ends
+    world.start()
+    # One judge looks again and again, or it would see the beginning alone.
+    world.run_until(LOOP_BOUND_S + quiet.power_up_s + 3 * LOOK_EVERY_S)
+    loops = [line for line in world.faults.lines if "loop of" in line]
+    queues = [line for line in world.faults.lines if f"a queue of {ends[1]} holds" in line]
+    assert len(loops) == 1
+    assert f"loop of {tuple(sorted(ends))} stands" in loops[0]
+    assert len(queues) > 3
+    assert len(loops) + len(queues) == world.faults.count
 
 
 # Settlements and scenarios

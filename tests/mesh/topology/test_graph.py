@@ -233,6 +233,25 @@ def test_restart_is_not_taken_for_an_old_report() -> None:
     assert cost(graph, 1, ROOT) == 400
 
 
+def test_numbers_of_reports_go_round() -> None:
+    graph = placed(1)
+    for number, etx in ((65_535, 200), (0, 300), (1, 400)):
+        report = says(LinkReport(ROOT, etx), sequence=number)
+        graph.take_report(report, area=AREA, short=1, now=float(number))
+        assert cost(graph, 1, ROOT) == etx
+
+
+def test_no_word_of_others_makes_a_link_to_who_is_kept_out() -> None:
+    graph = placed(1, 2)
+    graph.take_report(says(LinkReport(1, 200)), area=AREA, short=2, now=0.0)
+    graph.take_report(says(LinkReport(ROOT, 300)), area=AREA, short=1, now=0.0)
+    assert (cost(graph, 1, 2), cost(graph, 1, ROOT)) == (200, 300)
+    assert len(graph.keep_out(eui(1), is_denied=True)) == 2
+    assert (cost(graph, 1, 2), cost(graph, 1, ROOT)) == (GONE, GONE)
+    assert len(graph.keep_out(eui(1), is_denied=False)) == 2
+    assert (cost(graph, 1, 2), cost(graph, 1, ROOT)) == (200, 300)
+
+
 def test_unknown_neighbour_is_left_out_and_the_rest_believed() -> None:
     graph = placed(1)
     report = says(LinkReport(77, 150), LinkReport(ROOT, 200))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -38,7 +39,7 @@ from mesh.topology.verdicts import (
     Outcome,
     Verdict,
 )
-from tests.mesh.topology.worlds import World, eui, made_world
+from tests.mesh.topology.worlds import AREA, World, eui, made_world
 
 CASES = 100
 KINDS = (Part.METER, Part.RELAY, Part.LINK, Part.COLLECTOR, Part.BACKHAUL)
@@ -326,6 +327,43 @@ def test_silence_is_an_outcome_after_its_time_and_a_late_answer_still_counts() -
     assert isolation.verdict() == verdict
 
 
+def test_an_answer_counts_though_its_way_was_given_up_meanwhile() -> None:
+    isolation = Isolation(eui(9), diamond().dcc().routes)
+    first = isolation.probe_to_send(now=0.0)
+    assert first is not None
+    for now in range(ATTEMPTS_MAX):
+        probe = isolation.probe_to_send(now=float(now)) or first
+        isolation.take_outcome(probe.number, NoAnswer())
+    second = isolation.probe_to_send(now=9.0)
+    assert second is not None
+    assert second.path != first.path
+    isolation.take_outcome(first.number, Answered())
+    isolation.take_outcome(second.number, Answered())
+    verdict = isolation.verdict()
+    assert verdict is not None
+    assert verdict.finding is Finding.ANSWERS
+
+
+def test_who_could_not_go_on_blames_the_next_hop_alone() -> None:
+    world = World((192,), (1, 2, 9), {frozenset(ends): 128 for ends in ((192, 1), (1, 2), (2, 9))})
+    isolation = Isolation(eui(9), world.dcc().routes)
+    for now in range(ATTEMPTS_MAX):
+        probe = isolation.probe_to_send(now=float(now))
+        assert probe is not None
+        isolation.take_outcome(probe.number, LostAfter(1))
+    assert isolation.suspects == {link_component(eui(1), eui(2)), node_component(eui(2))}
+
+
+def test_probes_have_a_bound_and_then_nothing_is_certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mesh.topology.isolate.PROBES_MAX", 3)
+    failed = {node_component(eui(9))}
+    verdict = run(Isolation(eui(9), diamond().dcc().routes), failed, told=0.0)
+    assert verdict.finding is Finding.UNFINISHED
+    assert len(verdict.ways) == 3
+    assert failed <= {cause.component for cause in verdict.causes}
+    assert not verdict.is_certain
+
+
 def test_outcomes_that_no_probe_can_have_are_the_callers_mistake() -> None:
     isolation = Isolation(eui(9), diamond().dcc().routes)
     with pytest.raises(LocalProtocolError, match="never sent"):
@@ -354,6 +392,25 @@ def test_backhaul_that_is_known_to_be_down_is_told_from_its_collector_by_who_hea
     assert [cause.part for cause in verdict.causes] == [Part.BACKHAUL]
     dcc.isolation_ended(isolation, now=2_200.0)
     assert dcc.devices.status_of(eui(9), now=2_200.0).state.value == "reachable"
+
+
+@pytest.mark.parametrize(("after_s", "is_cleared"), [(59.0, False), (61.0, True)])
+def test_a_link_measured_in_the_minute_of_the_break_says_nothing_of_its_end(
+    after_s: float, *, is_cleared: bool
+) -> None:
+    world = diamond()
+    dcc = world.dcc()
+    dcc.locations.learn(eui(9), BehindCollector(eui(192)), path_sequence=1, now=1.0)
+    dcc.set_backhaul(eui(192), Backhaul.DOWN, now=1_000.0)
+    # Whole minutes are told: what is said to be new is nearly a minute old, perhaps.
+    (heard,) = (report for node, report in world.reports(sequence=2) if node == 1)
+    new = replace(heard, parents=tuple(replace(link, age_minutes=0) for link in heard.parents))
+    dcc.take_report(new, area=AREA, short=1, now=1_000.0 + after_s)
+    isolation = dcc.isolate(eui(9), now=2_000.0)
+    verdict = run(isolation, {backhaul_component(eui(192))}, told=1.0)
+    parts = {cause.part for cause in verdict.causes}
+    assert (Part.COLLECTOR not in parts) is is_cleared
+    assert Part.BACKHAUL in parts
 
 
 @pytest.mark.parametrize("failed", [node_component, backhaul_component])

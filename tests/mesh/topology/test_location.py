@@ -62,6 +62,10 @@ def test_no_two_sequences_are_each_newer_than_the_other(one: int, other: int) ->
         (250, 5, False),
         (0, 127, True),
         (127, 0, False),
+        (0, 240, True),  # 16 steps further, the last that can be compared.
+        (240, 0, False),
+        (1, 240, False),
+        (240, 1, True),
         (100, 20, False),  # Too far apart to be compared: neither is newer.
         (20, 100, False),
         (200, 140, False),

@@ -188,6 +188,25 @@ def test_route_has_no_more_hops_than_a_source_route_has_room_for() -> None:
     assert dcc.routes.alternates_of(eui(25)) == ()
 
 
+@pytest.mark.parametrize(("hops", "is_there"), [(HOPS_MAX, True), (HOPS_MAX + 1, False)])
+def test_a_way_over_a_link_or_to_a_collector_has_no_more_hops_either(
+    hops: int, *, is_there: bool
+) -> None:
+    world = chain(hops - 1)
+    world.collectors += (193,)
+    world.links[frozenset((hops - 1, 193))] = 128
+    world.links[frozenset((hops - 1, hops))] = 128
+    world.meters += (hops,)
+    dcc = world.dcc()
+    dcc.set_backhaul(eui(193), Backhaul.DOWN, now=1.0)
+    for path in (
+        dcc.routes.way_over(eui(hops - 1), eui(hops)),
+        dcc.routes.way_to_collector(eui(193)),
+    ):
+        assert (path is not None) is is_there
+        assert path is None or path.hops == hops
+
+
 def test_longer_way_gives_way_to_a_dearer_one_that_fits() -> None:
     dcc = chain(26, shortcut=6).dcc()
     assert dcc.routes.cost_of(eui(26)) == 26 * 128

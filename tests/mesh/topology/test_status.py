@@ -69,6 +69,21 @@ def test_every_pair_moves_as_the_table_says(state: EndpointState, trigger: Trigg
     assert devices.changes() == []
 
 
+@pytest.mark.parametrize("before", EndpointState, ids=lambda each: each.name)
+def test_what_silence_makes_of_a_device_is_never_better_than_what_it_was(
+    before: EndpointState,
+) -> None:
+    devices = devices_in(before)
+    devices.unanswered(NODE, now=LATE_S)
+    after = devices.status_of(NODE, now=LATE_S).state
+    was_heard = before in (EndpointState.REACHABLE, EndpointState.LATE)
+    assert after is (EndpointState.SILENT if was_heard else before)
+    devices.isolated(NODE, now=LATE_S)
+    assert devices.is_trouble_due(NODE, now=LATE_S)
+    devices.unanswered(NODE, now=LATE_S)
+    assert devices.is_trouble_due(NODE, now=LATE_S)
+
+
 def test_every_state_leads_back_to_reachable() -> None:
     for moves in TRANSITIONS.values():
         assert moves[Trigger.HEARD] is EndpointState.REACHABLE
@@ -148,4 +163,5 @@ def test_changes_that_nobody_collects_are_bounded(monkeypatch: pytest.MonkeyPatc
         devices.unanswered(NODE, now=float(now))
         devices.heard(NODE, now=now + 0.5)
     assert devices.lost_change_count == 5
-    assert len(devices.changes()) == 3
+    # The newest: whoever collects them goes on from what is so now.
+    assert [change.at for change in devices.changes()] == [2.5, 3.0, 3.5]
