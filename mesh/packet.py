@@ -73,6 +73,11 @@ class PacketKind(enum.IntEnum):
     ROUTE_ERROR = 4  # A relay tells the root that a source route is broken, and where.
 
 
+UNPROTECTED: Final = frozenset({PacketKind.RPL, PacketKind.TOPOLOGY, PacketKind.ROUTE_ERROR})
+"""Kinds that the links alone protect, and that are believed. All else is protected from end to end,
+or answered by a number that its sender drew."""
+
+
 class OptionNumber(enum.IntEnum):
     """The options there are. 0 is not given out."""
 

@@ -111,13 +111,10 @@ class LinkControl:
         if heard.is_broadcast and _says_need(packet.payload):
             core.dodag.hear_need(now)
         if not heard.is_fresh:
-            core.counters["unproven neighbour"] += 1
-            if heard.wants_ack:
-                self._challenge(heard.source, now)
-            else:
+            if not heard.wants_ack:
                 self._consider_asking(packet, heard, rssi_dbm, now)
             # A parent that is asked must not say yes to who may be a recording.
-            return not heard.wants_ack
+            return self.leave(heard, now)
         self.strangers.drop(heard.source)
         try:
             message = decode(packet.payload)
@@ -143,6 +140,16 @@ class LinkControl:
         else:
             core.counters["control: not for a link"] += 1
         return True
+
+    def leave(self, heard: Received, now: float) -> bool:
+        """Control of an unproven neighbour does not count: it is asked for a proof, and repeats it.
+
+        Whether to acknowledge the frame: not one that will be said anew.
+        """
+        self._core.counters["unproven neighbour"] += 1
+        if heard.wants_ack:
+            self._challenge(heard.source, now)
+        return not heard.wants_ack
 
     def _take_mark(
         self, packet: Packet, mark: RplMark, heard: Received, rank: int, now: float

@@ -7,7 +7,7 @@ from typing import Final
 
 from amistack.framing import Priority
 from amistack.identifiers import Eui64
-from mesh.packet import Packet
+from mesh.packet import UNPROTECTED, Packet
 from mesh.routing.acts import Act
 
 CONTROL_SIZE: Final = 64
@@ -76,6 +76,11 @@ class Job:
     def hops_tried(self) -> int:
         """With how many neighbours it was tried in vain."""
         return len(self.tried) - (self.came_from in self.tried)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it counts of a proven neighbour alone, and so is said anew after a proof."""
+        return self.act is not None or (self.packet is not None and self.packet.kind in UNPROTECTED)
 
     @property
     def is_unicast(self) -> bool:

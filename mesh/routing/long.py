@@ -40,6 +40,11 @@ class FragmentJob(Job):
         self.frame = frame
 
     @property
+    def is_control(self) -> bool:
+        """It may be: and what came twice does no harm."""
+        return True
+
+    @property
     def priority(self) -> Priority:
         """That of its packet."""
         return self.frame.priority

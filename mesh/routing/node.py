@@ -22,7 +22,16 @@ from amistack.errors import LocalProtocolError, MeshError
 from amistack.framing import Priority
 from amistack.identifiers import Eui64
 from mesh.fragments import is_fragment
-from mesh.packet import BROADCAST, ROOT, Attempt, Packet, PacketKind, RplMark, ShortAddress
+from mesh.packet import (
+    BROADCAST,
+    ROOT,
+    UNPROTECTED,
+    Attempt,
+    Packet,
+    PacketKind,
+    RplMark,
+    ShortAddress,
+)
 from mesh.routing.acts import Act
 from mesh.routing.broadcast import Floods
 from mesh.routing.carrying import Carrying
@@ -302,8 +311,10 @@ class MeshNode:
 
     def take_packet(self, octets: bytes, neighbour: Eui64, *, now: float) -> None:
         """A packet that was put together came from `neighbour`."""
+        # Of control the first fragment was taken of a proven neighbour alone.
+        is_fresh = self.seal.neighbours.is_proven(neighbour)
         heard = Received(
-            neighbour, octets, 0, 0, b"", is_broadcast=False, wants_ack=False, is_fresh=False
+            neighbour, octets, 0, 0, b"", is_broadcast=False, wants_ack=False, is_fresh=is_fresh
         )
         self._take_payload(heard, None, now)
         self._carry_out(now)
@@ -377,7 +388,9 @@ class MeshNode:
         long = self._core.long
         if long is not None and is_fragment(heard.payload):
             self.dodag.note_strength(heard.source, rssi_dbm, now=now)
-            return long.receive(heard.payload, heard.source, is_fresh=heard.is_fresh, now=now)
+            if long.receive(heard.payload, heard.source, is_fresh=heard.is_fresh, now=now):
+                return True
+            return self._control.leave(heard, now)
         try:
             packet = Packet.decode(heard.payload)
         except MeshError as error:
@@ -391,11 +404,14 @@ class MeshNode:
     def _take(self, packet: Packet, heard: Received, rssi_dbm: float | None, now: float) -> bool:
         """Whether the packet was taken: with False it is not acknowledged, and comes again."""
         self.dodag.note_strength(heard.source, rssi_dbm, now=now)
+        is_of_link = packet.kind == PacketKind.RPL and self._control.is_link_local(packet)
+        if not heard.is_fresh and packet.kind in UNPROTECTED and not is_of_link:
+            return self._control.leave(heard, now)
         if packet.flood is not None and packet.route is None:
             if self._flooding.hear(packet, heard, now):
                 self._deliver(packet, heard, now)
             return True
-        if packet.kind == PacketKind.RPL and self._control.is_link_local(packet):
+        if is_of_link:
             is_taken = self._control.take(packet, heard, rssi_dbm, now)
             if self._control.is_refusal(packet, heard):
                 self._transmitter.refused(heard.source, now)

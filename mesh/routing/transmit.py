@@ -101,10 +101,10 @@ class Transmitter:
     def challenged(self, neighbour: Eui64, now: float) -> None:
         """A neighbour wants a proof that we are there.
 
-        What we told it about the tree did not count, and is older than the proof: it goes anew.
+        Control that we told it did not count, and is older than the proof: it goes anew.
         """
         job, sealed = self._job, self.hop.sealed
-        if job is None or sealed is None or job.act is None or job.neighbour != neighbour:
+        if job is None or sealed is None or not job.is_control or job.neighbour != neighbour:
             return
         if self.hop.attempts and job.proofs < PROOF_COUNT_MAX:
             job.proofs += 1

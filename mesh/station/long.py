@@ -29,7 +29,7 @@ from mesh.fragments import (
     is_control,
 )
 from mesh.fragments.machine import LINK_FAILED
-from mesh.packet import Packet
+from mesh.packet import UNPROTECTED, Packet
 from mesh.routing.jobs import Job
 from mesh.routing.node import MeshNode
 from mesh.routing.trickle import NEVER
@@ -82,10 +82,15 @@ class Long:
     # Inputs from below
 
     def receive(self, octets: bytes, neighbour: Eui64, *, is_fresh: bool, now: float) -> bool:
-        """Take a fragment that came. One that is refused is acknowledged all the same."""
+        """Take a fragment that came. One that is refused is acknowledged all the same.
+
+        False for the first one of control that does not count, as its sender is not proven.
+        """
         if not is_fresh and is_control(octets):
             self.counters["unproven neighbour"] += 1
             return True
+        if not is_fresh and _kind_begun(octets) in UNPROTECTED:
+            return False
         try:
             self._fragments.receive(
                 octets,
@@ -178,3 +183,12 @@ class Long:
                 is_unknown=False,
                 now=now,
             )
+
+
+def _kind_begun(octets: bytes) -> int | None:
+    """Of what kind the packet is that a fragment begins; None if it begins none."""
+    try:
+        fragment = Fragment.decode(octets)
+        return Packet.decode(fragment.octets).kind if fragment.is_first else None
+    except MeshError:
+        return None  # Who takes it counts why.

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 
 from amistack.framing import Priority
-from mesh.packet import BROADCAST, ROOT, Packet, PacketKind, RplMark, ShortAddress
+from mesh.packet import BROADCAST, ROOT, Flood, Packet, PacketKind, RplMark, ShortAddress
 from mesh.routing.messages import (
     INFINITE_RANK,
     Configuration,
@@ -53,6 +53,20 @@ def sealed(source: int, packet: Packet, to: int | None) -> bytes:
     destination = None if to is None else eui(to)
     frame = seal.seal(packet.encode(), destination=destination, wants_ack=to is not None)
     return frame.octets
+
+
+def recorded(source: int, to: int | None, kind: int, payload: bytes = b"", **more: object) -> bytes:
+    """A true frame of a neighbour that nobody has proved to be there."""
+    packet = Packet(
+        kind,
+        Priority.CONTROL,
+        ShortAddress(source),
+        ROOT if to is not None else BROADCAST,
+        payload,
+        9,
+        **more,  # type: ignore[arg-type]
+    )
+    return sealed(source, packet, to)
 
 
 def of_link(source: int, body: bytes) -> Packet:
@@ -279,3 +293,103 @@ def test_of_a_frame_with_any_bit_flipped_nothing_counts(world: World) -> None:
     }
     node.receive_frame(frame, now=world.now)
     assert node.preferred_parent is None
+
+
+def test_a_recorded_dao_changes_no_route_when_a_relay_started_anew() -> None:
+    """The relay has forgotten what it had heard, and the root counts path sequences in a circle."""
+    world = World(1)
+    for one, other in ((1, 2), (1, 3), (2, 4), (3, 4)):
+        world.link(one, other)
+    records: list[bytes] = []
+
+    def watch(now: float, short: int, octets: bytes) -> bytes:
+        if short == 4:
+            records.append(octets)
+        return octets
+
+    world.watch = watch
+    world.start()
+    world.run(30.0)
+    root = world.nodes[1]
+    assert root.routes is not None
+    first = root.routes.rows[4].parents[0]
+    world.watch = None
+    world.cut(4, first)
+    for number in range(10):
+        world.send(4, b"x%d" % number)
+        world.run(10.0)
+    world.run(60.0)
+    assert root.routes.rows[4].parents == (5 - first,)
+    # A month later: to a root who knows 40 the 241 of the first day is newer.
+    world.nodes[4].dao.path_sequence = 40
+    known = root.routes.rows[4] = replace(root.routes.rows[4], path_sequence=40)
+    world.kill(first)
+    world.start(first)
+    relay = world.nodes[first]
+    for octets in records:
+        relay.receive_frame(octets, now=world.now)
+        world.touch(first)
+    world.run(30.0)
+    assert relay.counters["unproven neighbour"] > 0
+    assert root.routes.rows[4] == known
+    assert root.route_to(4, now=world.now) == (5 - first,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_taken"),
+    [
+        (PacketKind.COAP, True),
+        (PacketKind.PROBE, True),
+        (PacketKind.RPL, False),
+        (PacketKind.TOPOLOGY, False),
+        (PacketKind.ROUTE_ERROR, False),
+    ],
+)
+def test_what_the_links_alone_protect_is_taken_of_proven_neighbours_alone(
+    world: World, kind: int, *, is_taken: bool
+) -> None:
+    node = world.nodes[3]
+    before, counted = standing(world), counts(node)
+    node.receive_frame(recorded(9, 3, kind, rpl=RplMark(900)), now=world.now)
+    assert counts(node) - counted == (
+        {} if is_taken else {"unproven neighbour": 1, "proof asked for": 1, "not taken": 1}
+    )
+    frame = node.frame_to_send(now=world.now)
+    assert frame is not None
+    assert frame.destination == eui(9)
+    # An acknowledgement, or the question for a proof.
+    assert frame.is_ack is is_taken
+    assert bool(node.queue_length) is is_taken
+    assert standing(world) == before
+
+
+@pytest.mark.parametrize("kind", [PacketKind.COAP, PacketKind.TOPOLOGY])
+def test_a_recorded_flood_of_what_the_links_alone_protect_goes_no_further(
+    world: World, kind: int
+) -> None:
+    node = world.nodes[3]
+    frame = recorded(9, None, kind, b"all", flood=Flood(77))
+    heard, counted = len(world.received), counts(node)
+    node.receive_frame(frame, now=world.now)
+    world.touch(3)
+    world.run(5.0)
+    has_spread = {at for _, at, event in world.received[heard:] if event.payload == b"all"}
+    assert has_spread == ({1, 2, 3, 4} if kind == PacketKind.COAP else set())
+    assert counts(node) - counted == ({} if kind == PacketKind.COAP else {"unproven neighbour": 1})
+
+
+def test_control_for_a_root_that_started_anew_is_said_again_after_the_proof(world: World) -> None:
+    """And at once: no frame fails for it, and nobody seems dead."""
+    world.kill(1)
+    world.start(1)
+    world.run(0.01)
+    counted = world.counters()
+    world.nodes[2].send(
+        b"about us", priority=Priority.CONTROL, kind=PacketKind.TOPOLOGY, now=world.now
+    )
+    world.touch(2)
+    world.run(0.5)
+    assert [event.payload for _, at, event in world.received if at == 1] == [b"about us"]
+    said = world.counters() - counted
+    assert said["not taken"] == said["proof asked for"] == 1
+    assert said["hop failed"] == said["replayed"] == 0

@@ -13,7 +13,7 @@ import pytest
 
 from amistack.framing import Priority
 from mesh.fragments import Fragment, FragmentAck, FragmentFrame, FragmentSettings
-from mesh.packet import PAYLOAD_SIZE_MAX, PacketKind
+from mesh.packet import PAYLOAD_SIZE_MAX, ROOT, Packet, PacketKind, RplMark, ShortAddress
 from mesh.reports import BOOT_SPREAD_S
 from mesh.routing.events import PacketLost, PacketReceived, RouteFailed
 from mesh.station.events import PacketArrived
@@ -225,6 +225,36 @@ def test_an_unproven_neighbour_ends_no_packet() -> None:
     assert long.receive(Fragment(1, 0, 0).encode(), eui(3), is_fresh=False, now=world.now)
     assert long.counters == {"unproven neighbour": 2}
     assert long._fragments.received_count == 0
+
+
+@pytest.mark.parametrize("kind", [PacketKind.COAP, PacketKind.TOPOLOGY])
+def test_control_in_fragments_begins_at_a_proven_neighbour_alone(kind: PacketKind) -> None:
+    world = formed(3)
+    relay = world.station(2)
+    long = relay._long
+    assert long is not None
+    packet = Packet(
+        kind, Priority.CONTROL, ShortAddress(3), ROOT, bytes(300), 9, RplMark(900)
+    ).encode()
+    first = Fragment(1, 0, len(packet), packet[:90], wants_ack=True).encode()
+    is_taken = kind == PacketKind.COAP
+    assert long.receive(first, eui(3), is_fresh=False, now=world.now) is is_taken
+    assert bool(long._fragments._labels) is is_taken
+    assert long.receive(first, eui(3), is_fresh=True, now=world.now)
+    assert len(long._fragments._labels) == 1
+
+
+def test_control_in_fragments_reaches_a_root_that_started_anew() -> None:
+    world = formed(2)
+    world.kill(1)
+    world.start(1)
+    world.run(0.01)
+    said = bytes(300)
+    world.station(2).send(said, priority=Priority.CONTROL, kind=PacketKind.TOPOLOGY, now=world.now)
+    world.touch(2)
+    world.run(2.0)
+    assert said in [event.payload for event in world.delivered(1, PacketKind.TOPOLOGY)]
+    assert world.station(1).node.counters["not taken"] == 1
 
 
 def test_without_settings_a_fragment_is_no_packet() -> None:
