@@ -122,6 +122,7 @@ class Operations:
             link={**counting.link_counters, **({} if mesh is None else mesh.counters)},
             capture=dict(self._capture),
             clock_doubt=counting.clock_doubt,
+            endpoints=None if mesh is None else mesh.endpoints,
         )
 
     # Meters

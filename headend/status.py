@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from headend.domain.mesh import Endpoints
 from headend.southbound.ledger import Tally
 from headend.store.interface import Commits, Counts
 
@@ -30,7 +31,7 @@ class Measures:
     conflict); `reads` the on-demand reads by result; `recalls` how meters answered that were asked
     for days again after a backup was put back, and `recalls_waiting` how many are still to be
     asked; `link` and `capture` count datagrams; `clock_doubt` says why our own clock is not
-    believed.
+    believed; `endpoints` are the nodes of the mesh, None without one.
     """
 
     about: About
@@ -51,6 +52,7 @@ class Measures:
     link: Mapping[str, int]
     capture: Mapping[str, int]
     clock_doubt: str | None = None
+    endpoints: Endpoints | None = None
 
     @property
     def reconciles(self) -> bool:

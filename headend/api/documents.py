@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from amistack.identifiers import Eui64, format_eui64
 from amistack.model import RegistrationReason
 from headend.domain.downloads import Download
+from headend.domain.mesh import Endpoints
 from headend.domain.meters import ChannelRecord, RegistrationRecord, Suspicion
 from headend.domain.readings import LogRecord, OnDemandRead
 from headend.domain.spread import Spread
@@ -89,11 +90,23 @@ class CommitsDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointsDocument:
+    """Nodes of the mesh: how many are in each state; how many came there from another one, and how
+    many registered for each reason, since `started_at`.
+    """
+
+    states: Mapping[str, int]
+    moves: Mapping[str, int]
+    registrations: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class StatusDocument:
     """How the head-end is. All that is counted by name is since `started_at`.
 
     `reconciles`: every uplink that came is stored, answered, refused or pending. `clock_doubt`: why
-    the host's clock is not believed, so that no time is served.
+    the host's clock is not believed, so that no time is served. `endpoints`: the nodes of the mesh,
+    null without one.
     """
 
     version: str
@@ -119,6 +132,7 @@ class StatusDocument:
     link: Mapping[str, int]
     capture: Mapping[str, int]
     clock_doubt: str | None
+    endpoints: EndpointsDocument | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,7 +469,14 @@ def status_document(status: Status) -> StatusDocument:
         measures.link,
         measures.capture,
         measures.clock_doubt,
+        _endpoints(measures.endpoints),
     )
+
+
+def _endpoints(endpoints: Endpoints | None) -> EndpointsDocument | None:
+    if endpoints is None:
+        return None
+    return EndpointsDocument(endpoints.states, endpoints.moves, endpoints.registrations)
 
 
 def _uplinks(tally: Tally) -> UplinkDocument:

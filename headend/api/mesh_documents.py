@@ -7,7 +7,7 @@ A reader ignores keys that it does not know.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from amistack.identifiers import format_eui64
 from headend.dcc.events import Isolated, Tried
@@ -43,7 +43,7 @@ class CollectorDocument:
 
 @dataclass(frozen=True, slots=True)
 class AreaDocument:
-    """An area; `states` counts its nodes by state."""
+    """An area; `states` counts its nodes by state, `registered` by why they registered last."""
 
     area: int
     profile: str
@@ -52,6 +52,7 @@ class AreaDocument:
     states: Mapping[str, int]
     collectors: tuple[CollectorDocument, ...]
     denied: tuple[str, ...]
+    registered: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +281,7 @@ def _area(view: AreaView) -> AreaDocument:
         view.states,
         tuple(map(_collector, view.collectors)),
         tuple(map(format_eui64, view.denied)),
+        view.registered,
     )
 
 

@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from headend.domain.mesh import Endpoints
 from headend.domain.spread import Spread
 from headend.operations import Operations
 from headend.status import Measures
@@ -75,6 +76,7 @@ class _HeadEndCollector(Collector):
         return itertools.chain(
             _about(measures), _uplinks(measures), _oddities(measures), _queues(measures),
             _sessions(measures), _store(measures), _clock(measures), _datagrams(measures),
+            _endpoints(measures.endpoints),
         )  # fmt: skip
 
 
@@ -191,6 +193,26 @@ def _clock(measures: Measures) -> Iterator[Metric]:
         "headend_clock_believed",
         "1 if time is served to meters, 0 while the host's clock is in doubt.",
         value=int(measures.clock_doubt is None),
+    )
+
+
+def _endpoints(endpoints: Endpoints | None) -> Iterator[Metric]:
+    if endpoints is None:
+        return
+    yield _gauge(
+        "headend_mesh_nodes", "Nodes of the mesh, by how they are.", "state", endpoints.states
+    )
+    yield _counter(
+        "headend_mesh_moves",
+        "Nodes that came into a state out of another one.",
+        "state",
+        endpoints.moves,
+    )
+    yield _counter(
+        "headend_mesh_registrations",
+        "Registrations of nodes, by reason.",
+        "reason",
+        endpoints.registrations,
     )
 
 

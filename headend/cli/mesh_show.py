@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from headend.api.mesh_documents import (
     DeviceDocument,
     MeshDocument,
@@ -102,11 +104,13 @@ def status(found: MeshDocument) -> str:
     if not found.areas:
         lines.append("there are no areas: `headend mesh area AREA`")
     for area in found.areas:
-        states = ", ".join(f"{count} {state}" for state, count in sorted(area.states.items()))
+        states = _counts(area.states)
         lines.append(
             f"area {area.area}: profile {area.profile}, DODAGID {area.dodag_id}, "
             f"{area.nodes} nodes" + (f": {states}" if states else "")
         )
+        if area.registered:
+            lines.append(f"  registered last for: {_counts(area.registered)}")
         for one in area.collectors:
             if one.joined_s is None:
                 lines.append(f"  collector {one.node} {one.short:#06x}: not connected")
@@ -135,6 +139,10 @@ def order(done: OrderDocument, meaning: str) -> str:
             word = f"done, {meaning} {one.value}" if meaning else "done"
         lines.append(f"collector {one.collector}: {word}")
     return "\n".join(lines)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
 def age(seconds: float | None) -> str:

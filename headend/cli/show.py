@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from headend.api.documents import (
     ChannelDayDocument,
     CommitsDocument,
+    EndpointsDocument,
     MeterDocument,
     ReadDocument,
     StatusDocument,
@@ -123,10 +124,21 @@ def status(document: StatusDocument) -> str:
         ("Refused", _counted(document.refused)),
         ("Taken, but flagged", _counted(document.flagged)),
         ("Set aside", _counted(document.quarantined)),
+        *_endpoints(document.endpoints),
         ("Datagrams", _counted({**document.link, **document.capture})),
     ):
         lines += ["", title, *(_aligned(pairs) if pairs else ["  nothing"])]
     return "\n".join(lines)
+
+
+def _endpoints(document: EndpointsDocument | None) -> list[tuple[str, list[tuple[str, str]]]]:
+    if document is None:
+        return []
+    return [
+        ("Nodes of the mesh", _counted(document.states)),
+        ("Nodes that came to be otherwise", _counted(document.moves)),
+        ("Registrations of nodes", _counted(document.registrations)),
+    ]
 
 
 def _uplinks(document: StatusDocument) -> list[tuple[str, str]]:

@@ -66,6 +66,7 @@ from mesh.routing.profile import load_profile
 from mesh.topology.dcc import Dcc
 from mesh.topology.facts import AreaId, Backhaul, Role
 from mesh.topology.location import BehindCollector
+from mesh.topology.status import DeviceStatus
 
 REPORTS_MISSED_S: Final = 1_800.0
 """An area of which nobody reported for so long, when a collector joins, may have reports that are
@@ -161,6 +162,16 @@ class Center:
         except MeshError:
             return False
         self._reported_at[graph.area_of(index)] = now - max(age_s, 0.0)
+        return True
+
+    def restore_status(self, node: Eui64, status: DeviceStatus) -> bool:
+        """Take up how a node was before the start, after its report; whether that can be true."""
+        if node not in self.dcc.graph:
+            return False
+        try:
+            self.dcc.devices.restore(node, status)
+        except MeshError:
+            return False
         return True
 
     def deny(self, area: AreaId, node: Eui64, *, is_denied: bool) -> None:

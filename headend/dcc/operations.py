@@ -31,6 +31,7 @@ from headend.domain.mesh import (
     PROFILE_DEFAULT,
     Area,
     Assignment,
+    Endpoints,
     MeshOrder,
 )
 from headend.domain.refusals import BadWish, NotThere, TooMany, UnknownNode, listed
@@ -49,6 +50,7 @@ from mesh.routing.profile import is_file
 from mesh.topology.export import Format, export
 from mesh.topology.facts import AreaId, Role
 from mesh.topology.paths import Path
+from mesh.topology.status import REGISTRATIONS, EndpointState
 
 NODES_MAX: Final = 60_000
 NODES_AT_ONCE: Final = 1_000
@@ -192,11 +194,15 @@ class MeshOperations:
         center, found = self._dcc.center, []
         for number, area in sorted(center.collectors.areas.items()):
             states: Counter[str] = Counter()
-            for state in views.states_of(center, number, now=self._dcc.now()):
-                states[state] += 1
+            registered: Counter[str] = Counter()
+            for status in views.statuses_of(center, number, now=self._dcc.now()):
+                states[status.state.value] += 1
+                reason = views.reason_of(status)
+                if reason is not None:
+                    registered[reason] += 1
                 if not states.total() % NODES_AT_ONCE:
                     await asyncio.sleep(0)
-            found.append(views.area_of(center, area, states, now=self._dcc.now()))
+            found.append(views.area_of(center, area, states, registered, now=self._dcc.now()))
         return found
 
     async def export(self, form: Format, area: AreaId | None = None) -> AsyncIterator[str]:
@@ -306,6 +312,16 @@ class MeshOperations:
         counted = self._dcc.counters + self._dcc.saving.counters
         every = {**self._dcc.center.all_counters, **counted}
         return {f"mesh: {name}": count for name, count in every.items()}
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """How many nodes are in each state now; how often any came there, or registered."""
+        devices = self._dcc.center.dcc.devices
+        return Endpoints(
+            {state.value: count for state, count in devices.counts().items()},
+            {state.value: devices.moves[state] for state in EndpointState},
+            {views.words(reason.name): devices.registrations[reason] for reason in REGISTRATIONS},
+        )
 
     @property
     def depths(self) -> Mapping[str, tuple[int, int]]:

@@ -189,7 +189,9 @@ class DccService:
 
     def heard(self, peer: MeshPeer, meter: Eui64) -> MeshPeer:
         """See `Elsewhere.heard`."""
-        return self.center.heard(peer, meter, now=self.now())
+        found = self.center.heard(peer, meter, now=self.now())
+        self.saving.note_statuses(now=self.now())
+        return found
 
     def hop_count(self, peer: MeshPeer) -> int | None:
         """See `Elsewhere.hop_count`."""
@@ -198,6 +200,7 @@ class DccService:
     def unanswered(self, meter: Eui64) -> None:
         """See `Elsewhere.unanswered`."""
         self.center.unanswered(meter, now=self.now())
+        self.saving.note_statuses(now=self.now())
 
     # Questions and orders
 
@@ -253,6 +256,7 @@ class DccService:
                     self._take(event)
         finally:
             self._is_settling = False
+            self.saving.note_statuses(now=self.now())
             self._rearm()
 
     def _make_machine(self, link: StreamLink[FrameEvent], /, *, now: float) -> FramedPeer:  # noqa: ARG002
@@ -366,6 +370,7 @@ class DccService:
         return {
             **self.center.depths,
             "reports to be stored": (self.saving.waiting_count, NODES_MAX),
+            "statuses to be stored": (self.saving.changed_count, NODES_MAX),
         }
 
     @property

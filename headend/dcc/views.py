@@ -17,6 +17,7 @@ from mesh.topology.dcc import Dcc
 from mesh.topology.facts import AreaId, Role
 from mesh.topology.location import BehindCollector
 from mesh.topology.paths import Path, PathKind, kind_of
+from mesh.topology.status import DeviceStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +88,15 @@ class CollectorView:
 
 @dataclass(frozen=True, slots=True)
 class AreaView:
-    """One area, its collectors, and how many of its nodes are in each state."""
+    """One area, its collectors, how many of its nodes are in each state, and why they registered.
+
+    `registered` counts, by the reason of the last registration, those that have told one.
+    """
 
     area: Area
     node_count: int
     states: dict[str, int]
+    registered: dict[str, int]
     collectors: tuple[CollectorView, ...]
     denied: tuple[Eui64, ...]
 
@@ -110,7 +115,7 @@ def device(center: Center, node: Eui64, *, now: float) -> DeviceView:
         now - status.since,
         None if status.heard_at is None else now - status.heard_at,
         None if status.registered_at is None else now - status.registered_at,
-        None if status.registered_for is None else _words(status.registered_for.name),
+        reason_of(status),
         _place(dcc, node, now),
         tuple(_way(dcc, way, kind, now) for way, kind in ways_of(dcc, node)),
         dcc.graph.is_kept_out(node),
@@ -132,23 +137,35 @@ def ways_of(dcc: Dcc, node: Eui64) -> list[tuple[Path, PathKind | None]]:
     return [(best, None), *others]
 
 
-def area_of(center: Center, area: Area, states: Mapping[str, int], *, now: float) -> AreaView:
-    """One area; `states` counts its nodes by state."""
+def area_of(
+    center: Center,
+    area: Area,
+    states: Mapping[str, int],
+    registered: Mapping[str, int],
+    *,
+    now: float,
+) -> AreaView:
+    """One area; `states` counts its nodes by state, `registered` by why they registered last."""
     collectors = tuple(
         _collector(center, node, now)
         for node, known in sorted(center.collectors.known.items())
         if known.area == area.area
     )
     denied = tuple(center.collectors.denied(area.area))
-    return AreaView(area, sum(states.values()), dict(states), collectors, denied)
+    return AreaView(area, sum(states.values()), dict(states), dict(registered), collectors, denied)
 
 
-def states_of(center: Center, area: AreaId, *, now: float) -> Iterator[str]:
-    """The state of every node of an area; it may change between two of them."""
+def statuses_of(center: Center, area: AreaId, *, now: float) -> Iterator[DeviceStatus]:
+    """How every node of an area is; that may change between two of them."""
     dcc = center.dcc
     for index in dcc.graph.nodes(area):
         if dcc.graph.is_used(index):
-            yield dcc.devices.status_of(dcc.graph.eui_of(index), now=now).state.value
+            yield dcc.devices.status_of(dcc.graph.eui_of(index), now=now)
+
+
+def reason_of(status: DeviceStatus) -> str | None:
+    """Why a node registered last, in words."""
+    return None if status.registered_for is None else words(status.registered_for.name)
 
 
 def _collector(center: Center, node: Eui64, now: float) -> CollectorView:
@@ -201,5 +218,6 @@ def _age(dcc: Dcc, upper: Eui64, lower: Eui64, now: float) -> float | None:
     return min(ages, default=None)
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
+    """The name of an enumeration's member, as operators read it."""
     return name.lower().replace("_", " ")

@@ -6,6 +6,7 @@ Raises  LocalProtocolError for a value that has no place in the mesh
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -103,6 +104,21 @@ class StoredReport:
     octets: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class StoredStatus:
+    """How communication with a node stands, and why it registered last, in numbers.
+
+    Times in UTC s, None for never; `headend.dcc.statuses` says what `state` and `reason` mean.
+    """
+
+    node: Eui64
+    state: int
+    since: int
+    heard_at: int | None
+    registered_at: int | None
+    reason: int | None
+
+
 class MeshOrder(enum.Enum):
     """What an operator may have the collectors of an area do."""
 
@@ -112,3 +128,14 @@ class MeshOrder(enum.Enum):
     """Global repair: the area forms anew under the next version."""
     ALLOW = "allow"
     DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Nodes of the mesh: how many are in each state; since the start, how many came there from
+    another one, and how many registrations there were for each reason.
+    """
+
+    states: Mapping[str, int]
+    moves: Mapping[str, int]
+    registrations: Mapping[str, int]

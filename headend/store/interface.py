@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from amistack.errors import StoreError
 from amistack.identifiers import Eui64
 from amistack.values import frozen_value
-from headend.domain.mesh import Area, Assignment, StoredReport
+from headend.domain.mesh import Area, Assignment, StoredReport, StoredStatus
 from headend.domain.meters import (
     ChannelRecord,
     CloneSign,
@@ -451,6 +451,11 @@ class Store(Protocol):
         self, *, after: tuple[int, Eui64] = (-1, FIRST), limit: int = 1000
     ) -> Sequence[StoredReport]:
         """Last reports of nodes, the oldest first, from after that time (UTC s) and node on."""
+
+    async def mesh_statuses(
+        self, *, after: Eui64 = FIRST, limit: int = 1000
+    ) -> Sequence[StoredStatus]:
+        """Last statuses of nodes, in the order of identifiers, from the one after `after` on."""
 
     async def mesh_denied(self) -> Sequence[tuple[AreaId, Eui64]]:
         """Who is kept out of which area."""

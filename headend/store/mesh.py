@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amistack.identifiers import Eui64
-from headend.domain.mesh import Area, Assignment, StoredReport
+from headend.domain.mesh import Area, Assignment, StoredReport, StoredStatus
 from mesh.topology.facts import AreaId, Role
 
 
@@ -42,9 +42,13 @@ class ReleaseAddresses:
 
 @dataclass(frozen=True, slots=True)
 class KeepTopologyReports:
-    """The last reports of nodes, in place of those before; none of who has no address."""
+    """The last reports and statuses of nodes, in place of those before; none without an address.
+
+    A report and the status that it led to belong into one write: half of it is another truth.
+    """
 
     reports: tuple[StoredReport, ...]
+    statuses: tuple[StoredStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ def figures(
             "joined": topology.joined,
             "known": topology.known,
             "agree": topology.agree,
+            "telling": topology.telling,
             "exact": topology.exact,
         },
     }

@@ -115,7 +115,8 @@ def _topology(done: Run) -> list[str]:
         f"  collectors {found.collectors} of {count} connected to the head-end",
         (
             f"  topology   {found.agree} of {found.joined} joined meters shown with their "
-            f"preferred parent, {found.exact} with all parents in order, {found.known} with a way"
+            f"preferred parent, {found.telling} that tell of another just now, "
+            f"{found.exact} with all parents in order, {found.known} with a way"
         ),
         *(f"             {line}" for line in differ),
     ]

@@ -17,6 +17,7 @@ from headend.store.interface import StoredBlock
 from interop.simulate.homes import OFFSET_MIN, household, node_of
 from interop.simulate.town import DAY_S, MIDNIGHT_S, Town
 from mesh.sim.capture import EPOCH_S
+from mesh.sim.machine import NodeMachine
 from mesh.topology.export import Format
 from meterd.metrology import HouseholdProfile
 
@@ -37,6 +38,8 @@ class Topology:
     """Those of whom `headend topology` shows a way."""
     agree: int = 0
     """Those whose preferred parent is shown as it is."""
+    telling: int = 0
+    """Those of whom another is shown, since they chose just now and have yet to tell the root."""
     exact: int = 0
     """Those whose further parents are, too, all of them and in their order."""
     differ: list[str] = field(default_factory=list)
@@ -80,9 +83,16 @@ async def topology(town: Town) -> Topology:
         found.exact += said == true
         if said[:1] == true[:1]:
             found.agree += 1
+        elif is_telling(machine):
+            found.telling += 1
         elif len(found.differ) < WRONG_COUNT_MAX:
             found.differ.append(f"{name} has {' '.join(true)}, shown {' '.join(said) or 'none'}")
     return found
+
+
+def is_telling(machine: NodeMachine) -> bool:
+    """Whether the root has yet to acknowledge what this node has to tell of its parents."""
+    return not node_of(machine).is_way_acknowledged
 
 
 def midnights(*, until: float) -> list[tuple[int, float]]:

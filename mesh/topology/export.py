@@ -45,8 +45,9 @@ def export(dcc: Dcc, form: Format, *, now: float, area: AreaId | None = None) ->
 def table(dcc: Dcc, now: float, area: AreaId | None = None) -> Iterator[str]:
     """One line a node, for people: the best way, what it costs, how old the word is."""
     yield (
-        f"{'area':>5} {'node':16} {'short':>6} {'role':9} {'state':11} {'hops':>4} {'rank':>5} "
-        f"{'etx':>6} {'via':16} {'collector':16} {'registered':15} {'age':>6}"
+        f"{'area':>5} {'node':16} {'short':>6} {'role':9} {'state':11} {'for':>5} {'hops':>4} "
+        f"{'rank':>5} {'etx':>6} {'via':16} {'collector':16} {'registered':15} {'ago':>5} "
+        f"{'age':>6}"
     )
     count = 0
     for fact in _facts(dcc, now, area):
@@ -54,9 +55,10 @@ def table(dcc: Dcc, now: float, area: AreaId | None = None) -> Iterator[str]:
         count += 1
         yield (
             f"{node['area']:>5} {node['node']:16} {fact.short:#06x} {node['role']:9} "
-            f"{node['state']:11} {_shown(node['hops']):>4} {_shown(node['rank']):>5} "
-            f"{_shown(node['etx']):>6} {_shown(node['via']):16} {_shown(node['collector']):16} "
-            f"{_registered(node['registered_for']):15} {_age(fact.age_s):>6}"
+            f"{node['state']:11} {_age(node['state_age_s']):>5} {_shown(node['hops']):>4} "
+            f"{_shown(node['rank']):>5} {_shown(node['etx']):>6} {_shown(node['via']):16} "
+            f"{_shown(node['collector']):16} {_registered(node['registered_for']):15} "
+            f"{_age(node['registered_age_s'], never='-'):>5} {_age(fact.age_s):>6}"
         )
     yield f"{count} nodes"
 
@@ -103,7 +105,8 @@ def dot(dcc: Dcc, now: float, area: AreaId | None = None) -> Iterator[str]:
     yield "  node [shape=ellipse fontsize=9];"
     for fact in _facts(dcc, now, area):
         shape = " shape=box" if fact.role is Role.COLLECTOR else ""
-        state = dcc.devices.status_of(fact.node, now=now).state.value
+        status = dcc.devices.status_of(fact.node, now=now)
+        state = f"{status.state.value} for {_age(now - status.since)}"
         name = format_eui64(fact.node)
         yield f'  "{name}" [label="{name[-6:]}\\n{fact.short:#06x}" tooltip="{state}"{shape}];'
     for one, other, cost, is_best in _edges(dcc, area):
@@ -124,6 +127,8 @@ _NODE_KEYS: Final = {
     "short": "int",
     "role": "string",
     "state": "string",
+    "state_age_s": "double",
+    "heard_age_s": "double",
     "backhaul": "string",
     "rank": "int",
     "hops": "int",
@@ -132,6 +137,7 @@ _NODE_KEYS: Final = {
     "collector": "string",
     "age_s": "double",
     "registered_for": "string",
+    "registered_age_s": "double",
 }
 """What is told of a node, and its type in GraphML."""
 
@@ -153,6 +159,8 @@ def _node(dcc: Dcc, fact: NodeFact, now: float) -> dict[str, Value]:
         "short": fact.short,
         "role": fact.role.value,
         "state": status.state.value,
+        "state_age_s": round(now - status.since, 1),
+        "heard_age_s": _since(status.heard_at, now),
         "backhaul": None if fact.backhaul is None else fact.backhaul.value,
         "rank": None if fact.rank == INFINITE_RANK else fact.rank,
         "hops": None if fact.hops == HOPS_UNKNOWN else fact.hops,
@@ -161,6 +169,7 @@ def _node(dcc: Dcc, fact: NodeFact, now: float) -> dict[str, Value]:
         "collector": None if route is None else format_eui64(route.collector),
         "age_s": None if fact.age_s is None else round(fact.age_s, 1),
         "registered_for": None if registered_for is None else registered_for.name.lower(),
+        "registered_age_s": _since(status.registered_at, now),
     }
 
 
@@ -214,9 +223,13 @@ def _registered(reason: Value) -> str:
     return _shown(reason).replace("_", " ")
 
 
-def _age(age_s: float | None) -> str:
-    if age_s is None:
-        return "never"
+def _since(at: float | None, now: float) -> float | None:
+    return None if at is None else round(now - at, 1)
+
+
+def _age(age_s: Value, *, never: str = "never") -> str:
+    if not isinstance(age_s, int | float):
+        return never
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if age_s >= 2 * size:
             return f"{age_s / size:.0f}{unit}"

@@ -1,28 +1,34 @@
 """Whether each device can be talked to, why it registered last, and who knows about its silence.
 
 Spec    I2-X-01 (communication status of each), I2-S2 (no trouble report for a known outage)
-In      `heard`, `registered`, `unanswered`, `isolated`, `excuse`, `handle_timer`
-Out     `status_of`, `counts`, `is_trouble_due`; `changes`, each handed over once
-Raises  LocalProtocolError for a move that the table has no place for
-Limit   CHANGES_MAX changes kept for whoever collects them: the oldest go first and are counted
+In      `heard`, `registered`, `unanswered`, `isolated`, `excuse`, `handle_timer`; `restore`
+Out     `status_of`, `counts`, `is_trouble_due`; `unkept`, each handed over once
+Raises  LocalProtocolError for a move that the table has no place for, MeshError from `restore` for
+        a status that contradicts itself
+Limit   in `unkept` a device stands once
 """
 
 from __future__ import annotations
 
 import enum
-from collections import Counter, deque
+import operator
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from amistack.errors import LocalProtocolError
+from amistack.errors import LocalProtocolError, MeshError
 from amistack.identifiers import Eui64, format_eui64
-from mesh.reports import Reason
+from mesh.reports import REPORT_PERIOD_S, Reason
 from mesh.topology.facts import STAGE_ENDS_S
 
 LATE_S: Final = STAGE_ENDS_S[0]
 """A device says something in every reporting period; an hour more and it is late."""
-CHANGES_MAX: Final = 100_000
+HEARD_KEPT_S: Final = REPORT_PERIOD_S / 2
+"""That a device is heard as before is kept again after so long: it is heard far more often than
+anything about it changes."""
+
+NEVER: Final = float("-inf")
 
 REGISTRATIONS: Final = frozenset(
     {Reason.COLD_BOOT, Reason.POWER_RESTORED, Reason.PARENT_CHANGED, Reason.ADDRESS_CHANGED}
@@ -103,20 +109,18 @@ class DeviceStatus:
     excuses: tuple[Excuse, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StateChanged:
-    """A device moved between two states."""
-
-    node: Eui64
-    before: EndpointState
-    after: EndpointState
-    at: float
-
-
 class _Device:
     """The row of one device."""
 
-    __slots__ = ("excuses", "heard_at", "registered_at", "registered_for", "since", "state")
+    __slots__ = (
+        "excuses",
+        "heard_at",
+        "kept_heard_at",
+        "registered_at",
+        "registered_for",
+        "since",
+        "state",
+    )
 
     def __init__(self, now: float) -> None:
         self.state = EndpointState.NEVER_HEARD
@@ -124,6 +128,7 @@ class _Device:
         self.heard_at: float | None = None
         self.registered_at: float | None = None
         self.registered_for: Reason | None = None
+        self.kept_heard_at = NEVER
         self.excuses: dict[Excuse, float | None] | None = None
 
 
@@ -133,22 +138,65 @@ class Devices:
     def __init__(self) -> None:
         self.registrations: Counter[Reason] = Counter()
         """How often devices registered, by reason."""
-        self.lost_change_count = 0
+        self.moves: Counter[EndpointState] = Counter()
+        """How often devices came into each state out of another one."""
         self._devices: dict[Eui64, _Device] = {}
+        # Those that are due first stand first; after a restore they are sorted once.
         self._expiries: dict[Eui64, float] = {}
-        self._changes: deque[StateChanged] = deque()
+        self._is_sorted = True
+        self._last_due = NEVER
+        self._counts: Counter[EndpointState] = Counter()
+        self._unkept: dict[Eui64, None] = {}
 
     # Commands from above
 
     def add(self, node: Eui64, *, now: float) -> None:
         """Know a device; one that is known stays as it is."""
         if node not in self._devices:
-            self._devices[node] = _Device(now)
+            device = self._devices[node] = _Device(now)
+            self._counts[device.state] += 1
+            self._unkept[node] = None
+
+    def restore(self, node: Eui64, kept: DeviceStatus) -> None:
+        """Take up what was kept of a device; what is known of it by now and is newer stays.
+
+        Raises MeshError for what cannot be true; nothing has changed then.
+        """
+        device = self._device(node)
+        contradiction = _contradiction(kept)
+        if contradiction is not None:
+            raise MeshError("impossible status", f"{format_eui64(node)}: {contradiction}")
+        known, before = _last_word(device), _last_word(kept)
+        if before >= known:
+            self._put(device, kept.state, kept.since)
+        elif device.state is kept.state is EndpointState.REACHABLE and known - before <= LATE_S:
+            # It was heard anew before it would have been late.
+            device.since = kept.since
+        device.kept_heard_at = NEVER if kept.heard_at is None else kept.heard_at
+        if device.kept_heard_at > (NEVER if device.heard_at is None else device.heard_at):
+            device.heard_at = kept.heard_at
+            self._expect(node, device.kept_heard_at + LATE_S)
+        if kept.registered_at is not None and (
+            device.registered_at is None or device.registered_at < kept.registered_at
+        ):
+            device.registered_at, device.registered_for = kept.registered_at, kept.registered_for
+        if _kept_facts(device) == _kept_facts(kept):
+            self._unkept.pop(node, None)
+        else:
+            self._unkept[node] = None
 
     def remove(self, node: Eui64) -> None:
         """Forget a device and its history."""
-        self._devices.pop(node, None)
+        device = self._devices.pop(node, None)
+        if device is not None:
+            self._counts[device.state] -= 1
         self._expiries.pop(node, None)
+        self._unkept.pop(node, None)
+
+    def begin_counting(self) -> None:
+        """What was taken up from before is no news: `registrations` and `moves` begin at none."""
+        self.registrations.clear()
+        self.moves.clear()
 
     def excuse(self, node: Eui64, why: Excuse, *, until: float | None = None) -> None:
         """Its silence is explained until then, or until `no_excuse`."""
@@ -168,8 +216,8 @@ class Devices:
         """Something authentic came from it."""
         device = self._device(node)
         device.heard_at = now
-        self._expiries.pop(node, None)
-        self._expiries[node] = now + LATE_S
+        self._expect(node, now + LATE_S)
+        self._keep_heard(node, device)
         self._move(node, device, Trigger.HEARD, now)
 
     def registered(self, node: Eui64, reason: Reason, *, now: float) -> None:
@@ -179,6 +227,7 @@ class Devices:
             device = self._devices[node]
             device.registered_at, device.registered_for = now, reason
             self.registrations[reason] += 1
+            self._unkept[node] = None
 
     def unanswered(self, node: Eui64, *, now: float) -> None:
         """It was asked, with all retries, and did not answer."""
@@ -190,6 +239,7 @@ class Devices:
 
     def handle_timer(self, *, now: float) -> None:
         """Whoever should have reported by now is late."""
+        self._sort()
         while self._expiries:
             node, due = next(iter(self._expiries.items()))
             if due > now:
@@ -203,13 +253,17 @@ class Devices:
 
     def next_timer(self) -> float | None:
         """When the next device is late, or None."""
+        self._sort()
         return next(iter(self._expiries.values()), None)
 
-    def changes(self) -> list[StateChanged]:
-        """Moves between states, oldest first. Each is handed over once."""
-        changes = list(self._changes)
-        self._changes.clear()
-        return changes
+    def unkept(self) -> list[Eui64]:
+        """Devices whose status is not what was kept of it last. Each is handed over once."""
+        nodes = list(self._unkept)
+        self._unkept.clear()
+        for node in nodes:
+            device = self._devices[node]
+            device.kept_heard_at = NEVER if device.heard_at is None else device.heard_at
+        return nodes
 
     def status_of(self, node: Eui64, *, now: float) -> DeviceStatus:
         """All of it. Raises LocalProtocolError for a device that is not known."""
@@ -230,8 +284,7 @@ class Devices:
 
     def counts(self) -> Mapping[EndpointState, int]:
         """How many devices are in each state."""
-        found = Counter(device.state for device in self._devices.values())
-        return {state: found[state] for state in EndpointState}
+        return {state: self._counts[state] for state in EndpointState}
 
     # Rules
 
@@ -248,11 +301,61 @@ class Devices:
             raise LocalProtocolError(f"{trigger.value} while {before.value}")
         if after is before:
             return
-        device.state, device.since = after, now
-        if len(self._changes) >= CHANGES_MAX:
-            self._changes.popleft()
-            self.lost_change_count += 1
-        self._changes.append(StateChanged(node, before, after, now))
+        self._put(device, after, now)
+        self.moves[after] += 1
+        self._unkept[node] = None
+
+    def _put(self, device: _Device, state: EndpointState, since: float) -> None:
+        self._counts[device.state] -= 1
+        self._counts[state] += 1
+        device.state, device.since = state, since
+
+    def _expect(self, node: Eui64, due: float) -> None:
+        self._expiries.pop(node, None)
+        self._expiries[node] = due
+        self._is_sorted = self._is_sorted and due >= self._last_due
+        self._last_due = max(self._last_due, due)
+
+    def _sort(self) -> None:
+        if not self._is_sorted:
+            self._expiries = dict(sorted(self._expiries.items(), key=operator.itemgetter(1)))
+            self._is_sorted = True
+
+    def _keep_heard(self, node: Eui64, device: _Device) -> None:
+        if device.heard_at is not None and device.heard_at - device.kept_heard_at >= HEARD_KEPT_S:
+            self._unkept[node] = None
+
+
+def _kept_facts(status: DeviceStatus | _Device) -> tuple[object, ...]:
+    return status.state, status.since, status.registered_at, status.registered_for
+
+
+def _last_word(status: DeviceStatus | _Device) -> float:
+    """When it became known how a device is; that it is late says nothing new."""
+    heard_at = NEVER if status.heard_at is None else status.heard_at
+    if status.state in (EndpointState.SILENT, EndpointState.UNREACHABLE):
+        return max(heard_at, status.since)
+    return heard_at
+
+
+def _contradiction(status: DeviceStatus) -> str | None:
+    """Why no device can have come to a status, or None."""
+    state, since, heard_at = status.state, status.since, status.heard_at
+    if status.registered_at is None or status.registered_for not in REGISTRATIONS:
+        if (status.registered_at, status.registered_for) != (None, None):
+            return "a registration without its time or its reason"
+    elif heard_at is None or heard_at < status.registered_at:
+        return "registered after it was heard last"
+    if heard_at is None:
+        if state not in (EndpointState.NEVER_HEARD, EndpointState.UNREACHABLE):
+            return f"{state.value}, and never heard"
+    elif state is EndpointState.NEVER_HEARD:
+        return "never heard, and heard"
+    elif state is EndpointState.REACHABLE and heard_at < since:
+        return "reachable since after it was heard last"
+    elif state is not EndpointState.REACHABLE and since < heard_at:
+        return f"heard since it was {state.value}"
+    return None
 
 
 def _valid(excuses: Mapping[Excuse, float | None] | None, now: float) -> Iterator[Excuse]:

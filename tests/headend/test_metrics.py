@@ -31,6 +31,7 @@ from headend.app import METRICS_CONNECTIONS_MAX, HeadEnd
 from headend.cli import show
 from headend.client import AsyncHeadEndClient
 from headend.config import MetricsSettings, Settings, read_settings, split_address, with_metrics
+from headend.domain.mesh import Endpoints
 from headend.domain.spread import Spread
 from headend.operations import Operations
 from headend.southbound import service
@@ -343,6 +344,17 @@ async def test_recalls_after_a_restored_backup_are_shown() -> None:
     found = await shown(measured(recalls={"recalled": 3}, recalls_waiting=7))
     assert one(found, "headend_recalls_total", result="recalled") == 3
     assert one(found, "headend_recalls_waiting") == 7
+
+
+async def test_nodes_of_the_mesh_are_shown_by_how_they_are_and_why_they_registered() -> None:
+    endpoints = Endpoints({"reachable": 7, "late": 2}, {"late": 3}, {"power restored": 5})
+    found = await shown(measured(endpoints=endpoints))
+    assert one(found, "headend_mesh_nodes", state="reachable") == 7
+    assert one(found, "headend_mesh_nodes", state="late") == 2
+    assert one(found, "headend_mesh_moves_total", state="late") == 3
+    assert one(found, "headend_mesh_registrations_total", reason="power restored") == 5
+    without = await shown(measured())
+    assert not [name for name, _ in without if name.startswith("headend_mesh")]
 
 
 async def test_label_that_would_break_the_format_is_escaped() -> None:

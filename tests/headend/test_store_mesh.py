@@ -1,14 +1,18 @@
 """The mesh in the store: areas, addresses, reports, who is kept out.
 
 The contract under test: an address is unique in its area and stays with its node until somebody
-moves or releases it; a list is assigned whole or not at all; the last report of a node stands in
-place of the one before, and none of a node without an address; reports come back the oldest first,
-a page at a time; whatever was told is there again after closing and opening.
+moves or releases it; a list is assigned whole or not at all; the last report and the last status of
+a node stand in place of those before, and none of a node without an address; reports come back the
+oldest first, statuses in the order of nodes, a page at a time; a node that is moved keeps its
+status, one that is released does not; whatever was told is there again after closing and opening,
+and a store of schema 4 opens with all that it had.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,8 +21,9 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amistack.errors import StoreError
 from amistack.identifiers import Eui64
-from headend.domain.mesh import Area, Assignment, MeshPeer, StoredReport
+from headend.domain.mesh import Area, Assignment, MeshPeer, StoredReport, StoredStatus
 from headend.southbound.paths import path_of, peer_of
 from headend.store.interface import FIRST
 from headend.store.mesh import (
@@ -32,6 +37,7 @@ from headend.store.mesh import (
     Released,
 )
 from headend.store.sqlite import SqliteStore, mesh
+from headend.store.sqlite.schema import APPLICATION_ID, migrations
 from mesh.backhaul import AREA_MAX
 from mesh.topology.facts import AreaId, Role
 from tests.support.headend import NOW, meter_id
@@ -169,6 +175,108 @@ async def test_reports_and_nodes_come_in_pages(store: SqliteStore) -> None:
     assert listed == nodes
 
 
+def status(node: Eui64, state: int = 3, since: int = NOW) -> StoredStatus:
+    return StoredStatus(node, state, since, since - 5, since - 9, 2)
+
+
+async def test_last_status_of_a_node_with_an_address_is_kept(store: SqliteStore) -> None:
+    await assign(store, A, B)
+    never = StoredStatus(B, 0, NOW, None, None, None)
+    await store.commit(KeepTopologyReports((), (status(A, 1), status(C), never)))
+    assert list(await store.mesh_statuses()) == [status(A, 1), never]
+    await store.commit(KeepTopologyReports((), (status(A, 3, NOW + 9),)))
+    assert list(await store.mesh_statuses()) == [status(A, 3, NOW + 9), never]
+
+
+numbers = st.integers(-(2**63), 2**63 - 1)
+
+
+@settings(max_examples=60)
+@given(st.builds(StoredStatus, st.just(A), numbers, numbers, *3 * [st.none() | numbers]))
+def test_row_of_a_status_is_read_back_as_it_was_written(row: StoredStatus) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for _, script in migrations():
+            connection.executescript(script)
+        mesh.apply(connection, KeepArea(Area(AREA, "lab", b"x" * 16)))
+        mesh.apply(connection, AssignAddresses(AREA, (A,)))
+        mesh.apply(connection, KeepTopologyReports((), (row,)))
+        assert mesh.statuses(connection, FIRST, 9) == [row]
+
+
+async def test_node_that_is_moved_keeps_its_status_and_one_that_is_released_does_not(
+    store: SqliteStore,
+) -> None:
+    await assign(store, A, B)
+    await store.commit(KeepTopologyReports((), (status(A), status(B))))
+    await assign(store, A, area=OTHER, role=Role.COLLECTOR, is_moving=True)
+    assert list(await store.mesh_statuses()) == [status(A), status(B)]
+    await store.commit(ReleaseAddresses((A, B)))
+    await assign(store, A, B)
+    assert list(await store.mesh_statuses()) == []
+
+
+async def test_statuses_come_in_pages(store: SqliteStore) -> None:
+    nodes = [meter_id(number) for number in range(1, 8)]
+    await assign(store, *nodes)
+    await store.commit(KeepTopologyReports((), tuple(status(node) for node in reversed(nodes))))
+    found: list[StoredStatus] = []
+    after = FIRST
+    while page := await store.mesh_statuses(after=after, limit=3):
+        assert len(page) <= 3
+        found += page
+        after = page[-1].node
+    assert found == [status(node) for node in nodes]
+
+
+async def test_report_and_status_are_kept_together_or_not_at_all(store: SqliteStore) -> None:
+    await assign(store, A)
+    wrong = dataclasses.replace(status(A), since="yesterday")  # type: ignore[arg-type]
+    with pytest.raises(StoreError):
+        await store.commit(KeepTopologyReports((StoredReport(A, NOW, b"r"),), (wrong,)))
+    assert list(await store.mesh_reports()) == []
+    await store.commit(KeepTopologyReports((StoredReport(A, NOW, b"r"),), (status(A),)))
+    assert list(await store.mesh_reports()) == [StoredReport(A, NOW, b"r")]
+    assert list(await store.mesh_statuses()) == [status(A)]
+
+
+def store_of_schema(version: int, path: Path, *rows: tuple[str, tuple[object, ...]]) -> None:
+    """A store as a head-end of that time left it."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for number, script in migrations():
+            if number <= version:
+                connection.executescript(script)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {version}")
+        for words, values in rows:
+            connection.execute(words, values)
+
+
+async def test_store_of_schema_4_opens_with_all_that_it_had(tmp_path: Path) -> None:
+    path = tmp_path / "four.sqlite"
+    store_of_schema(
+        4,
+        path,
+        ("INSERT INTO mesh_area VALUES (?, ?, ?, 2)", (AREA, "lab", b"x" * 16)),
+        ("INSERT INTO mesh_node VALUES (?, ?, 1, 0, NULL, NULL)", (A, AREA)),
+        ("INSERT INTO mesh_report VALUES (?, ?, ?)", (A, NOW, b"r")),
+        ("INSERT INTO mesh_denied VALUES (?, ?)", (AREA, B)),
+    )
+    for _ in range(2):
+        store = SqliteStore.open(path)
+        assert list(await store.mesh_areas()) == [Area(AREA, "lab", b"x" * 16)]
+        assert await shorts(store) == {A: (AREA, 1)}
+        assert list(await store.mesh_reports()) == [StoredReport(A, NOW, b"r")]
+        assert list(await store.mesh_denied()) == [(AREA, B)]
+        assert list(await store.mesh_statuses()) == []
+        await store.close()
+    store = SqliteStore.open(path)
+    await store.commit(KeepTopologyReports((), (status(A),)))
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (migrations()[-1][0],)
+        assert connection.execute("SELECT count(*) FROM mesh_status").fetchone() == (1,)
+
+
 async def test_who_is_kept_out_is_noted_once(store: SqliteStore) -> None:
     assert await store.commit(KeepDenied(AREA, A, is_denied=True)) is True
     assert await store.commit(KeepDenied(AREA, A, is_denied=True)) is False
@@ -190,13 +298,14 @@ async def test_all_of_it_is_there_after_a_restart(tmp_path: Path) -> None:
     store = SqliteStore.open(path)
     await store.commit(KeepArea(Area(AREA, "lab", b"x" * 16)))
     await assign(store, A)
-    await store.commit(KeepTopologyReports((StoredReport(A, NOW, b"r"),)))
+    await store.commit(KeepTopologyReports((StoredReport(A, NOW, b"r"),), (status(A),)))
     await store.commit(KeepDenied(AREA, B, is_denied=True))
     await store.close()
     store = SqliteStore.open(path)
     assert list(await store.mesh_areas()) == [Area(AREA, "lab", b"x" * 16)]
     assert await shorts(store) == {A: (AREA, 1)}
     assert list(await store.mesh_reports()) == [StoredReport(A, NOW, b"r")]
+    assert list(await store.mesh_statuses()) == [status(A)]
     assert list(await store.mesh_denied()) == [(AREA, B)]
     await store.close()
 

@@ -1,4 +1,4 @@
-"""The mesh as SQL: areas, addresses, the last reports of nodes, who is kept out.
+"""The mesh as SQL: areas, addresses, the last reports and statuses of nodes, who is kept out.
 
 The writes are called by the writer inside its transaction, the reads on the reader's own thread
 and connection.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final, assert_never
 
 from amistack.identifiers import Eui64
-from headend.domain.mesh import Area, Assignment, StoredReport
+from headend.domain.mesh import Area, Assignment, StoredReport, StoredStatus
 from headend.store.mesh import (
     AssignAddresses,
     Assigned,
@@ -55,6 +55,14 @@ def apply(connection: sqlite3.Connection, write: MeshWrite) -> MeshOutcome | boo
                 "WHERE EXISTS (SELECT 1 FROM mesh_node WHERE node = ?1)",
                 [(report.node, report.received_at, report.octets) for report in write.reports],
             )
+            connection.executemany(
+                "INSERT OR REPLACE INTO mesh_status SELECT ?1, ?2, ?3, ?4, ?5, ?6 "
+                "WHERE EXISTS (SELECT 1 FROM mesh_node WHERE node = ?1)",
+                [
+                    (one.node, one.state, one.since, one.heard_at, one.registered_at, one.reason)
+                    for one in write.statuses
+                ],
+            )
             return None
         case KeepDenied():
             words = (
@@ -84,7 +92,8 @@ def _assign(connection: sqlite3.Connection, write: AssignAddresses) -> MeshOutco
     shorts = _free_shorts(connection, write.area, row[0], len(new))
     if shorts is None:
         return AssignmentRefused(f"it has no {len(new)} addresses left of {NODE_ADDRESS_MAX}")
-    _forget(connection, [one.node for one in elsewhere])
+    # What was said of links is of no use in another area; how the device is remains so.
+    _forget(connection, [one.node for one in elsewhere], "mesh_node", "mesh_report")
     connection.executemany(
         "INSERT INTO mesh_node VALUES (?, ?, ?, ?, ?, ?)",
         [
@@ -139,12 +148,12 @@ def _release(connection: sqlite3.Connection, write: ReleaseAddresses) -> Release
     wanted = dict.fromkeys(write.nodes)
     unknown = tuple(node for node in wanted if _find(connection, node) is None)
     if not unknown:
-        _forget(connection, write.nodes)
+        _forget(connection, write.nodes, "mesh_node", "mesh_report", "mesh_status")
     return Released(unknown)
 
 
-def _forget(connection: sqlite3.Connection, nodes: Sequence[Eui64]) -> None:
-    for table in ("mesh_node", "mesh_report"):
+def _forget(connection: sqlite3.Connection, nodes: Sequence[Eui64], *tables: str) -> None:
+    for table in tables:
         connection.executemany(f"DELETE FROM {table} WHERE node = ?", [(node,) for node in nodes])
 
 
@@ -178,6 +187,16 @@ def reports(
         (*after, limit),
     )
     return [StoredReport(Eui64(node), at, octets) for node, at, octets in rows]
+
+
+def statuses(connection: sqlite3.Connection, after: Eui64, limit: int) -> list[StoredStatus]:
+    """See `Store.mesh_statuses`."""
+    rows = connection.execute(
+        "SELECT node, state, since, heard_at, registered_at, reason FROM mesh_status "
+        "WHERE node > ? ORDER BY node LIMIT ?",
+        (after, limit),
+    )
+    return [StoredStatus(Eui64(node), *numbers) for node, *numbers in rows]
 
 
 def denied(connection: sqlite3.Connection) -> list[tuple[AreaId, Eui64]]:

@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 from amistack.errors import StoreBusy, StoreError, StoreUnusable
 from amistack.identifiers import Eui64
 from amistack.keystore import Sealer
-from headend.domain.mesh import Area, Assignment, StoredReport
+from headend.domain.mesh import Area, Assignment, StoredReport, StoredStatus
 from headend.domain.meters import (
     ChannelRecord,
     FormerSession,
@@ -390,6 +390,12 @@ class SqliteStore:
     ) -> Sequence[StoredReport]:
         """See `Store.mesh_reports`."""
         return await self._read(mesh.reports, after, limit)
+
+    async def mesh_statuses(
+        self, *, after: Eui64 = FIRST, limit: int = 1000
+    ) -> Sequence[StoredStatus]:
+        """See `Store.mesh_statuses`."""
+        return await self._read(mesh.statuses, after, limit)
 
     async def mesh_denied(self) -> Sequence[tuple[AreaId, Eui64]]:
         """See `Store.mesh_denied`."""

@@ -2,8 +2,9 @@
 
 The contract under test: an operator sets an area up, gives addresses, and then sees the mesh in
 every form, the ways to a meter, what answers along them, and which component is broken, with the
-progress apart from the result, and before it; each command ends in a code that says whether it was
-done; what cannot be done is one line on standard error, never a traceback.
+progress apart from the result, and before it; after a restart every door shows how each node was,
+since when, and why it registered last; each command ends in a code that says whether it was done;
+what cannot be done is one line on standard error, never a traceback.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import io
 import json
 import threading
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -24,9 +26,12 @@ from headend.app import HeadEnd
 from headend.cli.main import main
 from headend.client import ApiError
 from headend.config import MeshSettings, split_address
+from headend.domain.mesh import StoredStatus
 from headend.domain.meters import Meter, MeterState, StoredSession
 from headend.mesh_client import MeshClient
 from headend.store.interface import EnrolMeters, KeepSession, Write
+from headend.store.mesh import KeepTopologyReports
+from headend.store.sqlite import SqliteStore
 from mesh.backhaul import Broadcast, Command, Order
 from tests.headend.dcc.test_service import EAST, METER, WEST, WORLD
 from tests.headend.dcc.wire import WireCollector, wire
@@ -175,6 +180,71 @@ def test_status_shows_areas_and_collectors(site: Site, capsys: Output) -> None:
     assert "3 routes" in text
     found = json.loads(shown(site, capsys, "mesh", "status", "--json"))
     assert [one["short"] for one in found["areas"][0]["collectors"]] == [WEST, EAST]
+
+
+def test_every_door_shows_after_a_restart_how_nodes_were(tmp_path: Path, capsys: Output) -> None:
+    """A night ago the meter was silent; one relay had its power back, the other was late."""
+    site = Site(tmp_path)
+    site.start()
+    shown(site, capsys, "mesh", "area", AREA, "--dodag-id", DODAG_ID.hex())
+    names = [eui(short).hex() for short in (3, 4, METER)]
+    shown(site, capsys, "mesh", "assign", AREA, *names)
+    site.stop()
+    night = int(time.time()) - 8 * 3_600
+    statuses = (
+        StoredStatus(eui(METER), 3, night, night - 600, night - 7_200, 0),
+        StoredStatus(eui(3), 1, night, night + 3_600, night + 3_600, 1),
+        StoredStatus(eui(4), 2, night, night - 46_800, None, None),
+    )
+
+    async def keep() -> None:
+        store = SqliteStore.open(tmp_path / "s.sqlite")
+        await store.commit(KeepTopologyReports((), statuses))
+        await store.close()
+
+    asyncio.run(keep())
+    again = Site(tmp_path)
+    again.start()
+    capsys.readouterr()  # What it logged.
+    try:
+        text = shown(again, capsys, "path", METER_NAME).splitlines()
+        assert text[1:4] == [
+            "state       silent for 8h",
+            "heard       8h ago",
+            "registered  10h ago: cold boot",
+        ]
+        table = shown(again, capsys, "topology").splitlines()
+        assert [line.split()[4:6] for line in table[1:-1]] == [
+            ["reachable", "8h"], ["late", "8h"], ["silent", "8h"],
+        ]  # fmt: skip
+        assert [" ".join(line.split()[11:]) for line in table[1:-1]] == [
+            "power restored 7h never", "- - never", "cold boot 10h never",
+        ]  # fmt: skip
+        found = json.loads(shown(again, capsys, "topology", "--format", "json"))["nodes"]
+        assert [node["state"] for node in found] == ["reachable", "late", "silent"]
+        assert [node["registered_for"] for node in found] == ["power_restored", None, "cold_boot"]
+        ages = [
+            [node[f"{what}_age_s"] for what in ("state", "heard", "registered")] for node in found
+        ]
+        for said, expected in zip(
+            ages, [[8, 7, 7], [8, 21, None], [8, 8 + 1 / 6, 10]], strict=True
+        ):
+            assert [age is None for age in said] == [hours is None for hours in expected]
+            pairs = [(a, h) for a, h in zip(said, expected, strict=True) if a is not None]
+            assert all(h * 3_600 <= age < h * 3_600 + 60 for age, h in pairs)
+        assert "silent for 8h" in shown(again, capsys, "topology", "--format", "dot")
+        graphml = ET.fromstring(shown(again, capsys, "topology", "--format", "graphml"))
+        assert {"state_age_s", "registered_age_s"} <= {each.get("key") for each in graphml.iter()}
+        status = shown(again, capsys, "mesh", "status")
+        assert "3 nodes: 1 late, 1 reachable, 1 silent\n" in status
+        assert "  registered last for: 1 cold boot, 1 power restored\n" in status
+        (area,) = json.loads(shown(again, capsys, "mesh", "status", "--json"))["areas"]
+        assert area["registered"] == {"cold boot": 1, "power restored": 1}
+        device = json.loads(shown(again, capsys, "path", METER_NAME, "--json"))
+        assert (device["state"], device["registered_for"]) == ("silent", "cold boot")
+        assert 8 * 3_600 <= device["state_age_s"] < 8 * 3_600 + 60
+    finally:
+        again.stop()
 
 
 def test_area_keeps_its_profile_until_another_is_named(site: Site, capsys: Output) -> None:

@@ -3,8 +3,9 @@
 The contract under test: a meter behind collectors joins, reports and is read like one on UDP, and
 the path of what it brought names its collector; a read whose way is broken is answered by another
 way, also by another collector; the topology is there again after a restart, before any node has
-reported anew; under TLS only the key that was assigned to a collector serves as it; what comes on a
-stream that is none of a collector's is counted and cut.
+reported anew, and so is how each node was, until it says or shows something else; under TLS only
+the key that was assigned to a collector serves as it; what comes on a stream that is none of a
+collector's is counted and cut.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import random
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,8 +48,9 @@ from headend.store.interface import EnrolMeters, Outcome
 from headend.store.mesh import AssignAddresses, Assigned, KeepArea
 from headend.store.sqlite import SqliteStore
 from mesh.backhaul import Down, Order, Probe, Probed, Traced
-from mesh.reports import HOPS_UNKNOWN
+from mesh.reports import HOPS_UNKNOWN, Reason
 from mesh.topology.facts import AreaId, Backhaul, Role
+from mesh.topology.graph import NODES_MAX
 from mesh.topology.location import BehindCollector
 from mesh.topology.status import DeviceStatus, EndpointState
 from mesh.topology.verdicts import Finding
@@ -79,6 +82,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "s.sqlite"
+        self.wall = lambda: float(NOW)
         self.broken: set[object] = set()
         self.collectors = {short: wire(WORLD, short, self.broken) for short in WORLD.collectors}
         # A meter's row stands in one collector's table.
@@ -94,7 +98,7 @@ class Place:
     async def start(self) -> None:
         self.store = SqliteStore.open(self._path)
         self.dcc = DccService(
-            own=OWN, store=self.store, wall=lambda: float(NOW), dice=random.Random(5),
+            own=OWN, store=self.store, wall=self.wall, dice=random.Random(5),
             observer=lambda *seen: self.seen.append(seen),
         )  # fmt: skip
         self.southbound = Southbound(
@@ -297,6 +301,80 @@ async def test_topology_survives_a_restart_and_the_session_goes_on(place: Place)
     answer = await meter.ask(post("rep", support.report().encode()))
     assert answer.code == Code.CHANGED
     assert (await place.reads().read(eui(METER), deadline_s=5)).result is ReadResult.ANSWERED
+
+
+@pytest.mark.both_loops
+@pytest.mark.requirement("I2-X-01")
+async def test_how_each_node_was_survives_a_restart_until_it_speaks(place: Place) -> None:
+    """At night a meter dies and is asked in vain; its neighbour has had its power restored."""
+    await place.joined()
+    west = place.collectors[WEST]
+    west.report()
+    loaded = dict(WORLD.reports(sequence=2))[3]
+    west.tell(3, replace(loaded, reason=Reason.POWER_RESTORED))
+    meter = await registered(place)
+    meter.is_silent = True
+    await until(lambda: status_of(place, 3).registered_for is Reason.POWER_RESTORED)
+    read = await place.reads().read(eui(METER), deadline_s=0.2)
+    assert read.result is ReadResult.TIMED_OUT
+    assert status_of(place, METER).state is EndpointState.SILENT
+    place.broken.add(4)
+    steps = [step async for step in place.dcc.isolate(eui(4))]
+    assert isinstance(steps[-1], Isolated)
+    assert status_of(place, 4).state is EndpointState.UNREACHABLE
+
+    await place.stop()
+    place.wall = lambda: float(NOW + 6 * 3_600)
+    await place.start()
+    for short, state in (
+        (METER, EndpointState.SILENT),
+        (4, EndpointState.UNREACHABLE),
+        (3, EndpointState.REACHABLE),
+    ):
+        found = status_of(place, short)
+        assert found.state is state
+        for at in (found.since, found.heard_at):
+            assert at is not None
+            assert 6 * 3_600 - 2 < place.dcc.now() - at < 6 * 3_600 + 10
+    registration = status_of(place, 3)
+    assert registration.registered_for is Reason.POWER_RESTORED
+    assert registration.registered_at == registration.heard_at
+    # What a collector had noted of them is no word of theirs.
+    await place.joined()
+    await until(lambda: place.dcc.center.counters["rows taken"] >= len(WORLD.meters))
+    assert status_of(place, METER).state is EndpointState.SILENT
+    assert place.dcc.saving.counters == {}
+    # The meter speaks again: this is newer than all that was kept.
+    west.tell(METER, dict(WORLD.reports(sequence=3))[METER])
+    await until(lambda: status_of(place, METER).state is EndpointState.REACHABLE)
+    assert place.dcc.now() - status_of(place, METER).since < 10
+    await place.restart()
+    assert status_of(place, METER).state is EndpointState.REACHABLE
+    assert status_of(place, 4).state is EndpointState.UNREACHABLE
+
+
+async def test_what_collectors_and_the_southbound_tell_of_nodes_is_noted_at_once(
+    place: Place,
+) -> None:
+    await place.joined()
+    saving = place.dcc.saving
+    place.collectors[WEST].report()
+    # All of them are heard for the first time.
+    await until(lambda: saving.changed_count + saving.counters["statuses stored"] >= 5)
+    await registered(place)
+    peer = MeshPeer(AREA, eui(METER), eui(WEST))
+    for learn, state in (
+        (lambda: place.dcc.unanswered(eui(METER)), EndpointState.SILENT),
+        (lambda: place.dcc.heard(peer, eui(METER)), EndpointState.REACHABLE),
+    ):
+        saving._changed.clear()
+        learn()
+        assert status_of(place, METER).state is state
+        assert place.dcc.depths["statuses to be stored"] == (1, NODES_MAX)
+
+
+def status_of(place: Place, short: int) -> DeviceStatus:
+    return place.dcc.center.dcc.devices.status_of(eui(short), now=place.dcc.now())
 
 
 async def test_collector_that_is_cut_off_is_down_and_comes_back(place: Place) -> None:

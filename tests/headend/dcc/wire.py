@@ -31,6 +31,7 @@ from amistack.links.streams import StreamLink
 from amistack.links.tcp import Tls, key_hash_of, open_tcp
 from mesh.backhaul import Down, Message, Trace, Up, decode, encode
 from mesh.packet import PacketKind
+from mesh.reports import TopologyReport
 from tests.headend.dcc.worlds import ScriptedCollector, row
 from tests.mesh.topology.worlds import World
 
@@ -138,7 +139,11 @@ class WireCollector(ScriptedCollector):
     def report(self) -> None:
         """Every node's topology report comes by this collector."""
         for short, report in self.world.reports():
-            self.say(self._up(short, report.encode(), PacketKind.TOPOLOGY))
+            self.tell(short, report)
+
+    def tell(self, short: int, report: TopologyReport) -> None:
+        """One node's report comes by this collector."""
+        self.say(self._up(short, report.encode(), PacketKind.TOPOLOGY))
 
     async def leave(self) -> None:
         assert self.link is not None

@@ -88,20 +88,20 @@ def test_dot_has_every_node_and_link() -> None:
 def test_table_shows_the_way_and_its_age() -> None:
     dcc = pair().dcc()
     for node, reason in ((9, Reason.ADDRESS_CHANGED), (0xC0, Reason.POWER_RESTORED)):
-        dcc.devices.registered(eui(node), reason, now=0.0)
+        dcc.devices.registered(eui(node), reason, now=20.0)
     lines = text(dcc, Format.TABLE).splitlines()
     assert lines[1:] == [
         (
-            "    7 0000000700000001 0x0001 meter     reachable      1   512    1.0 "
-            "00000007000000c0 00000007000000c0 -                  60s"
+            "    7 0000000700000001 0x0001 meter     reachable     60s    1   512    1.0 "
+            "00000007000000c0 00000007000000c0 -                   -    60s"
         ),
         (
-            "    7 0000000700000009 0x0009 meter     reachable      -     -      - "
-            "-                -                address changed    60s"
+            "    7 0000000700000009 0x0009 meter     reachable     60s    -     -      - "
+            "-                -                address changed   40s    60s"
         ),
         (
-            "    7 00000007000000c0 0x00c0 collector reachable      0   256    0.0 "
-            "-                00000007000000c0 power restored     60s"
+            "    7 00000007000000c0 0x00c0 collector reachable     60s    0   256    0.0 "
+            "-                00000007000000c0 power restored    40s    60s"
         ),
         "3 nodes",
     ]

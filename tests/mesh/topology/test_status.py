@@ -12,14 +12,12 @@ import pytest
 
 from amistack.errors import LocalProtocolError
 from mesh.reports import Reason
-from mesh.topology import status as status_module
 from mesh.topology.status import (
     LATE_S,
     TRANSITIONS,
     Devices,
     EndpointState,
     Excuse,
-    StateChanged,
     Trigger,
 )
 from tests.mesh.topology.worlds import eui
@@ -40,7 +38,7 @@ def devices_in(state: EndpointState) -> Devices:
         case EndpointState.UNREACHABLE:
             devices.isolated(NODE, now=1.0)
     assert devices.status_of(NODE, now=LATE_S).state is state
-    devices.changes()
+    devices.begin_counting()
     return devices
 
 
@@ -62,11 +60,8 @@ def test_every_pair_moves_as_the_table_says(state: EndpointState, trigger: Trigg
             devices.isolated(NODE, now=now)
     after = TRANSITIONS[state].get(trigger, state)
     assert devices.status_of(NODE, now=now).state is after
-    changes = devices.changes()
-    assert [(each.before, each.after) for each in changes] == (
-        [] if after is state else [(state, after)]
-    )
-    assert devices.changes() == []
+    assert devices.moves == ({} if after is state else {after: 1})
+    assert {each: count for each, count in devices.counts().items() if count} == {after: 1}
 
 
 @pytest.mark.parametrize("before", EndpointState, ids=lambda each: each.name)
@@ -106,9 +101,8 @@ def test_whoever_misses_a_report_is_late_at_that_moment() -> None:
     assert devices.status_of(NODE, now=LATE_S).state is EndpointState.REACHABLE
     devices.handle_timer(now=1e9)
     assert devices.counts()[EndpointState.LATE] == 2
-    assert devices.changes()[-1] == StateChanged(
-        NODE, EndpointState.REACHABLE, EndpointState.LATE, 20.0 + LATE_S
-    )
+    assert devices.status_of(NODE, now=1e9).since == 20.0 + LATE_S
+    assert devices.moves == {EndpointState.REACHABLE: 2, EndpointState.LATE: 2}
     assert devices.next_timer() is None
 
 
@@ -151,17 +145,6 @@ def test_device_that_is_not_known_is_the_callers_mistake() -> None:
     devices.heard(NODE, now=0.0)
     devices.remove(NODE)
     devices.handle_timer(now=1e9)
-    assert devices.changes() == [
-        StateChanged(NODE, EndpointState.NEVER_HEARD, EndpointState.REACHABLE, 0.0)
-    ]
-
-
-def test_changes_that_nobody_collects_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status_module, "CHANGES_MAX", 3)
-    devices = devices_in(EndpointState.REACHABLE)
-    for now in range(4):
-        devices.unanswered(NODE, now=float(now))
-        devices.heard(NODE, now=now + 0.5)
-    assert devices.lost_change_count == 5
-    # The newest: whoever collects them goes on from what is so now.
-    assert [change.at for change in devices.changes()] == [2.5, 3.0, 3.5]
+    devices.remove(NODE)
+    assert devices.moves == {EndpointState.REACHABLE: 1}
+    assert not any(devices.counts().values())
