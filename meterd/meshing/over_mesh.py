@@ -27,6 +27,7 @@ from mesh.station.station import Station
 from meterd.agent import Agent, Stage
 from meterd.happenings import MeterEvent, PlaceChanged
 from meterd.meshing.keeper import CounterKeeper, NodeKeeper
+from meterd.meshing.repeats import Repeats
 from meterd.meshing.status import MeshStatus, mesh_status
 
 HEAD_END: Final[Peer] = "over the mesh"
@@ -46,6 +47,7 @@ class OverMesh:
         self._lan = lan
         self._keeper = keeper
         self._counters = CounterKeeper(station.node, keeper)
+        self._repeats = Repeats()
         self._events: list[MeterEvent] = []
         self._latest = 0.0
 
@@ -122,7 +124,12 @@ class OverMesh:
     def _pass_down(self) -> None:
         for _, datagram in self._agent.data_to_send():
             try:
-                self._station.send(datagram, priority=self._priority(datagram), now=self._latest)
+                self._station.send(
+                    datagram,
+                    priority=self._priority(datagram),
+                    attempt=self._repeats.note(datagram, now=self._latest),
+                    now=self._latest,
+                )
             except TableFull:
                 self.counters["datagrams dropped, no room"] += 1
             except LocalProtocolError:

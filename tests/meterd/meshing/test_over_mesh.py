@@ -130,3 +130,23 @@ def test_packets_go_as_urgently_as_what_is_in_them(monkeypatch: pytest.MonkeyPat
     today, older = Priority.SCHEDULED, Priority.RECOVERY
     assert by_stage[Stage.REPORTING] == {today, older, Priority.ON_DEMAND}
     assert [Priority(one).name for one in Urgency] == ["ALARM", "FREQUENT", "SCHEDULED", "RECOVERY"]
+
+
+def test_what_nobody_answers_is_sent_again_as_a_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the node lets it go by the next parent."""
+    bench = MeshBench()
+    seen: dict[bytes, list[int]] = {}
+    send = Station.send
+
+    def watched(station: Station, payload: bytes, *, attempt: int = 0, **more: object) -> bool:
+        if station is bench.station:
+            seen.setdefault(payload, []).append(attempt)
+        return send(station, payload, attempt=attempt, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Station, "send", watched)
+    monkeypatch.setattr(type(bench.head_end), "receive_datagram", lambda *_, now: None)
+    bench.power_on()
+    bench.world.elapse(120)
+    first = next(iter(seen.values()))
+    assert len(first) == 5, "MAX_RETRANSMIT is 4 (RFC 7252 section 4.8)"
+    assert all(attempts == list(range(len(attempts))) for attempts in seen.values())
