@@ -174,7 +174,8 @@ class Attempt:
         octet   0                1
                 path sequence    attempt
 
-    `path_sequence` counts as RFC 6550 section 7.2 has it.
+    `path_sequence` counts as RFC 6550 section 7.2 has it. A root, which has none, says there on how
+    many ways of its own the packet failed, or 3 for a way that was given (docs/decisions/0024).
     """
 
     path_sequence: int

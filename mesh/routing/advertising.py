@@ -148,7 +148,7 @@ class Advertiser:
         if not self._is_known:
             return
         if self._is_news(JUMP_ETX):
-            self._rank_told = self._place.rank
+            # What nobody has heard yet stays news: others cannot say it for us.
             self._trickle.hear_inconsistent(now=now)
         elif self._news_at == NEVER and self._is_news(NEWS_ETX):
             self._news_at = now + self._chance.uniform(*NEWS_WAIT)

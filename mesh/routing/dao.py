@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from mesh.packet import NODE_ADDRESS_MAX, ROUTE_LENGTH_MAX
 from mesh.routing.messages import (
@@ -36,6 +36,8 @@ EDGE_DENY_TIME: Final = 120.0
 """Seconds for which a hop that failed under a source route is not used."""
 EDGE_DENY_COUNT_MAX: Final = 1024
 
+Key = TypeVar("Key")
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -52,12 +54,16 @@ class RouteTable:
     A row is a target's parents; `own` is the root, where every route begins.
     """
 
-    __slots__ = ("_denied", "_roots", "counters", "refused", "rows")
+    __slots__ = ("_denied", "_failed_from", "_out", "_roots", "counters", "refused", "rows")
 
     def __init__(self, own: int) -> None:
         self._roots = {own}
         self.rows: dict[int, Route] = {}
         self._denied: dict[tuple[int, int], float] = {}
+        self._failed_from: dict[int, tuple[int, float]] = {}
+        """From where a node was not reached last, and until when that counts."""
+        self._out: dict[int, float] = {}
+        """Nodes that two neighbours did not reach, and until when nothing goes over them."""
         self.refused: set[int] = set()
         """Nodes that get no route, by word of the head-end."""
         self.counters: Counter[str] = Counter()
@@ -110,6 +116,8 @@ class RouteTable:
         if lifetime != LIFETIME_INFINITE:
             expires_at = now + lifetime * configuration.lifetime_unit
         self.rows[target] = Route(parents, sequence, expires_at)
+        self._failed_from.pop(target, None)
+        self._out.pop(target, None)
         return target, STATUS_ACCEPTED
 
     def forget(self, target: int, *, path_sequence: int) -> bool:
@@ -120,25 +128,49 @@ class RouteTable:
         del self.rows[target]
         return True
 
-    def deny(self, relay: int, neighbour: int, *, now: float) -> None:
-        """The hop from `relay` to `neighbour` failed: other ways first, for a while."""
-        if len(self._denied) >= EDGE_DENY_COUNT_MAX:
-            self._denied = {hop: until for hop, until in self._denied.items() if until > now}
-            if len(self._denied) >= EDGE_DENY_COUNT_MAX:
-                del self._denied[next(iter(self._denied))]
-        self._denied[relay, neighbour] = now + EDGE_DENY_TIME
+    def deny(self, relay: int, neighbour: int, *, now: float, is_unknown: bool = False) -> None:
+        """The hop from `relay` to `neighbour` failed: other ways first, for a while.
+
+        If two of its neighbours did not reach a node, none will: other ways than over it first,
+        until it tells of itself. `is_unknown`: nothing was tried, so that says nothing of the node.
+        """
+        until = now + EDGE_DENY_TIME
+        _make_room(self._denied, now)
+        self._denied[relay, neighbour] = until
+        if is_unknown:
+            return
+        other, counts_until = self._failed_from.get(neighbour, (relay, 0.0))
+        if other != relay and counts_until > now:
+            _make_room(self._out, now)
+            self._out[neighbour] = until
+            self.counters["node avoided"] += 1
+        if len(self._failed_from) >= EDGE_DENY_COUNT_MAX:
+            del self._failed_from[next(iter(self._failed_from))]
+        self._failed_from[neighbour] = relay, until
 
     def route_to(
         self, target: int, *, now: float, avoid: Collection[int] = ()
     ) -> tuple[int, ...] | None:
         """The relays from here to `target`, nearest first; () for a neighbour, None for no way.
 
-        Hops that failed lately are taken when there is no other way.
+        Hops that failed lately, and nodes that nobody reached, are taken when there is no other
+        way.
         """
         found = self._search(target, now, avoid, is_strict=True)
         if found is None and self._denied:
             found = self._search(target, now, avoid, is_strict=False)
         return found
+
+    def route_around(self, node: int, target: int, *, now: float) -> tuple[int, ...] | None:
+        """The relays to `target`, where a packet just failed to reach `node`; as `route_to`.
+
+        Without that node if there is such a way: it may be dead, and each of its neighbours would
+        have to find that out anew.
+        """
+        found = None
+        if node != target:
+            found = self._search(target, now, (node,), is_strict=True)
+        return self.route_to(target, now=now) if found is None else found
 
     def way_told(self, dao: Dao, *, now: float) -> tuple[int, ...] | None:
         """The relays to the target of a DAO by what it says itself, be that believed or not.
@@ -212,7 +244,10 @@ class RouteTable:
                 for parent in row.parents if is_by_length else reversed(row.parents):
                     if parent in avoid or parent in came_from:
                         continue
-                    if is_strict and self._denied.get((parent, node), 0.0) > now:
+                    if is_strict and (
+                        self._denied.get((parent, node), 0.0) > now
+                        or self._out.get(parent, 0.0) > now
+                    ):
                         continue
                     edge.append((parent, node))
             if not is_cut:
@@ -259,6 +294,16 @@ class RouteTable:
     def _refuse(self, target: int, reason: str) -> tuple[int, int]:
         self.counters[f"dao: {reason}"] += 1
         return target, STATUS_REFUSED
+
+
+def _make_room(table: dict[Key, float], now: float) -> None:
+    """What is over goes, and if that is nothing the oldest."""
+    if len(table) < EDGE_DENY_COUNT_MAX:
+        return
+    for key in [key for key, until in table.items() if until <= now]:
+        del table[key]
+    if len(table) >= EDGE_DENY_COUNT_MAX:
+        del table[next(iter(table))]
 
 
 def _parents_in(dao: Dao) -> tuple[int, ...]:

@@ -43,7 +43,7 @@ from mesh.routing.messages import (
 )
 from mesh.routing.metric import ETX_HOPED, hoped_at
 from mesh.routing.neighbours import NO_SHORT, Neighbour, NeighbourTable
-from mesh.routing.parents import Parenting
+from mesh.routing.parents import BUSY_WAIT, Parenting
 from mesh.routing.place import INSTANCE, Place
 from mesh.routing.profile import Profile
 from mesh.routing.trickle import NEVER
@@ -57,7 +57,8 @@ said that it is one. It must do so more often, and does by its looks at its pare
 CROWD_TIME: Final = 240.0
 """Seconds for which it is remembered that another one looks for a way."""
 UPKEEP_INTERVAL: Final = 60.0
-"""Seconds between looks at ages, probes and hysteresis by time, while there is something to see."""
+"""Seconds from a look at ages, links and hysteresis by time to the next, while there is something
+to see; sooner if a link is to be tried."""
 QUIET_INTERVAL: Final = 600.0
 """Seconds at most from a look that found nothing to the next; sooner if a link is to be tried, or a
 neighbour is denied no more."""
@@ -477,7 +478,9 @@ class Dodag:
             self._upkeep_at = min(self._upkeep_at, now + UPKEEP_INTERVAL)
             self._parenting.asked(row, attempts, now, is_acknowledged=is_acknowledged)
         elif not is_acknowledged and row in place.parents:
-            self._upkeep_at = min(self._upkeep_at, now + UPKEEP_INTERVAL)
+            is_overdue = not attempts and self._due_at(row) <= now
+            wait = BUSY_WAIT if is_overdue else UPKEEP_INTERVAL
+            self._upkeep_at = min(self._upkeep_at, now + wait)
             if attempts:
                 self._parenting.failed(row, now)
         elif row is place.preferred:
@@ -508,7 +511,7 @@ class Dodag:
             self._versions.handle_timer(now=now)
         if self._parenting.deadline <= now:
             self._parenting.handle_timer(now=now)
-        if self._upkeep_at <= now:
+        if self._upkeep_at <= now or self.place.look_at <= now:
             self._keep_up(now)
         self._schedule()
 
@@ -597,43 +600,50 @@ class Dodag:
 
     # Upkeep
 
+    def _due_at(self, row: Neighbour) -> float:
+        """When the link to one of the parent set is to be tried again."""
+        place = self.place
+        # Our parent shall not forget that it is that, however little we have to say.
+        last = self._counted_at if row is place.preferred else row.metric.tried_at
+        return last + place.profile.parents.probe_interval
+
     def _keep_up(self, now: float) -> None:
         place, is_quiet = self.place, True
-        parents = place.profile.parents
-        wait = QUIET_INTERVAL
-        age_max = parents.neighbour_age_max
+        place.look_at = NEVER
+        # Until the next link is due, and until anything else is to be seen.
+        until_due = until_seen = QUIET_INTERVAL
+        age_max = place.profile.parents.neighbour_age_max
         for row in place.neighbours.forget_silent(age_max, place.pinned(), now=now):
             self._parenting.drop_child(row.eui, now)
         if place.state is State.JOINED:
             for row in place.parents:
-                metric = row.metric
-                is_preferred = row is place.preferred
-                due = parents.probe_interval + (
-                    self._counted_at if is_preferred else metric.tried_at
-                )
+                metric, due = row.metric, self._due_at(row)
                 is_doubtful = metric.failures_in_a_row > 0 or not metric.samples
                 if is_doubtful and not metric.is_at_rest(now=now):
                     is_quiet = False
                     place.ask(Act.PROBE, row.eui)
                 elif due <= now:
-                    # Our parent shall not forget that it is that, however little we have to say.
-                    place.ask(Act.REGISTER if is_preferred else Act.PROBE, row.eui)
+                    place.ask(Act.REGISTER if row is place.preferred else Act.PROBE, row.eui)
                 else:
-                    wait = min(wait, due - now)
+                    until_due = min(until_due, due - now)
             for row in place.neighbours:
                 if row.denied_until > now:
-                    wait = min(wait, row.denied_until - now)
+                    until_seen = min(until_seen, row.denied_until - now)
             spare = place.spare_to_try(now)
             if spare is not None:
                 is_quiet = False
                 place.ask(Act.PROBE, spare.eui)
             self._parenting.choose(now)
             is_quiet = is_quiet and self._parenting.is_settled
-        self._upkeep_at = now + (max(wait, 1.0) if is_quiet else UPKEEP_INTERVAL)
+        if not is_quiet:
+            until_seen = UPKEEP_INTERVAL
+        self._upkeep_at = now + max(min(until_due, until_seen), 1.0)
 
     def _schedule(self) -> None:
         # As `min`, at a third of its cost: it is asked after every call.
         deadline = self._upkeep_at
+        if self.place.look_at < deadline:
+            deadline = self.place.look_at
         if (of_advertiser := self._advertiser.deadline) < deadline:
             deadline = of_advertiser
         if (of_parenting := self._parenting.deadline) < deadline:

@@ -39,7 +39,7 @@ UNANSWERED_COUNT_MAX: Final = 512
 ANSWERED_COUNT_MAX: Final = 512
 ANSWERED_TIME: Final = 15.0
 """Seconds in which the same DAO is answered once; who repeats it gives it another number."""
-ROUTE_TRIES: Final = 2
+ROUTE_TRIES: Final = 3
 """Routes that a root tries by itself for one packet, the first included."""
 
 
@@ -80,6 +80,15 @@ class Downward:
             route=SourceRoute(tuple(map(ShortAddress, relays))) if relays else None,
         )
         return Job(Way.DOWN, packet, now)
+
+    def _job_around(self, node: int, packet: Packet, now: float, *, is_unknown: bool) -> Job | None:
+        """As `job`, after a relay failed to reach `node`, or did not even know it."""
+        routes = self._core.routes
+        assert routes is not None
+        if is_unknown:
+            return self.job(packet, now)
+        relays = routes.route_around(node, packet.destination, now=now)
+        return None if relays is None else self.job(packet, now, relays=relays)
 
     def next_hop(self, job: Job, now: float) -> Neighbour | None:
         """Whom the job goes to next; None if that is nobody, and then the job is dealt with."""
@@ -122,12 +131,13 @@ class Downward:
             if packet.kind != PacketKind.ROUTE_ERROR:
                 self._tell_error(RouteError.of(short, packet, is_unknown=is_unknown), now)
             return
-        core.routes.deny(core.short, short, now=now)
+        core.routes.deny(core.short, short, now=now, is_unknown=is_unknown)
         core.events.append(RouteFailed(core.short, short, packet.destination, packet, is_unknown))
         job.routes_tried += 1
         if job.routes_tried < ROUTE_TRIES and packet.destination != BROADCAST:
-            other = self.job(packet, now)
+            other = self._job_around(short, packet, now, is_unknown=is_unknown)
             if other is not None and other.packet is not None:
+                other.packet = _marked(other.packet, job.routes_tried)
                 other.is_own, other.routes_tried = job.is_own, job.routes_tried
                 if other.packet.route != packet.route:
                     self._outbox.requeue(other, now)
@@ -169,7 +179,7 @@ class Downward:
         core = self._core
         error = RouteError.decode(packet.payload)
         core.counters["route error"] += 1
-        routes.deny(packet.source, error.neighbour, now=now)
+        routes.deny(packet.source, error.neighbour, now=now, is_unknown=error.is_unknown)
         lost = error.packet
         core.events.append(
             RouteFailed(packet.source, error.neighbour, lost.destination, lost, error.is_unknown)
@@ -181,14 +191,22 @@ class Downward:
             or lost.destination == BROADCAST
         ):
             return
-        # The packet came back whole: it has another way, or none, but no third one from here.
-        again = self.job(replace(lost, hop_limit=core.profile.links.hop_limit, route=None), now)
-        if again is None or again.packet is None or lost.strange or lost.attempt is not None:
+        # The packet came back whole: it may have another way.
+        ways_tried = 1 if lost.attempt is None else lost.attempt.path_sequence + 1
+        if ways_tried >= ROUTE_TRIES or lost.strange:
+            return
+        again = self._job_around(
+            error.neighbour,
+            replace(lost, hop_limit=core.profile.links.hop_limit, route=None),
+            now,
+            is_unknown=error.is_unknown,
+        )
+        if again is None or again.packet is None:
             return
         if again.packet.route is None or again.packet.route.relays == lost.route.relays:
             return
-        again.packet = replace(again.packet, attempt=Attempt(0, 1))
-        again.is_own, again.routes_tried = True, 1
+        again.packet = _marked(again.packet, ways_tried)
+        again.is_own, again.routes_tried = True, ways_tried
         self._outbox.put_or_count(again)
 
     def take_dao(self, routes: RouteTable, dao: Dao, source: int, now: float) -> None:
@@ -252,3 +270,9 @@ class Downward:
             del self._unanswered[next(iter(self._unanswered))]
         self._unanswered[target] = ack
         return False
+
+
+def _marked(packet: Packet, ways_tried: int) -> Packet:
+    """The packet of a root that failed on so many ways: a relay that returns it says so again."""
+    number = 0 if packet.attempt is None else packet.attempt.number
+    return replace(packet, attempt=Attempt(ways_tried, number))

@@ -39,6 +39,7 @@ class Job:
         "proofs",
         "routes_tried",
         "tried",
+        "turn",
         "used_sibling",
         "way",
     )
@@ -61,6 +62,8 @@ class Job:
         self.is_own = is_own
         self.came_from: Eui64 | None = None
         self.tried: set[Eui64] = set()
+        self.turn = 0
+        """How many parents others go before: those that it went to before, and was not answered."""
         self.used_sibling = False
         self.routes_tried = 0
         self.proofs = 0

@@ -92,6 +92,21 @@ HOP_RANK_INCREASE_MAX: Final = 1024
 """The largest MinHopRankIncrease with which 63 hops of ETX 1.0 have a rank."""
 INTERVAL_EXPONENT_MAX: Final = 24
 """The longest Imin, and the most doublings of it, that make sense: 2 to this power, in ms."""
+INTERVAL_EXPONENT_MIN: Final = 3
+"""The shortest Imin: DEFAULT_DIO_INTERVAL_MIN (RFC 6550 section 17), 8 ms."""
+LONGEST_EXPONENT_MIN: Final = 14
+"""The shortest Imax, 16 s: with less DIOs alone fill the air, for good."""
+ROUTE_LIFE_MIN: Final = 60
+"""Seconds that a route lives at the least: with less DAOs alone fill the air around a root."""
+
+
+def are_intervals(interval_min: int, doublings: int) -> bool:
+    """Whether a network can live with that Imin, as a power of 2 in ms, and that Imax."""
+    return (
+        INTERVAL_EXPONENT_MIN <= interval_min <= INTERVAL_EXPONENT_MAX
+        and doublings <= INTERVAL_EXPONENT_MAX
+        and interval_min + doublings >= LONGEST_EXPONENT_MIN
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +154,10 @@ class Configuration:
         )
         if not 1 <= hop_min <= HOP_RANK_INCREASE_MAX:
             raise MeshError("bad configuration", f"MinHopRankIncrease is {hop_min}")
-        if max(interval_min, doublings) > INTERVAL_EXPONENT_MAX:
+        if not are_intervals(interval_min, doublings):
             raise MeshError("bad configuration", f"Imin 2^{interval_min} ms, {doublings} doublings")
-        if not life or not unit:
-            raise MeshError("bad configuration", "routes that live 0 s")
+        if life != LIFETIME_INFINITE and life * unit < ROUTE_LIFE_MIN:
+            raise MeshError("bad configuration", f"routes that live {life * unit} s")
         return cls(
             doublings,
             interval_min,

@@ -160,6 +160,11 @@ class MeshNode:
         return tuple(row.eui for row in self.dodag.parents)
 
     @property
+    def is_way_acknowledged(self) -> bool:
+        """Whether the root acknowledged the parents that we have now (RFC 6550 section 6.5)."""
+        return self._core.dao.is_acknowledged
+
+    @property
     def queue_length(self) -> int:
         """How many packets wait here, for the radio or for a way up."""
         return len(self._outbox) + self._transmitter.is_busy
@@ -185,13 +190,17 @@ class MeshNode:
     ) -> bool:
         """Let `payload` go to `destination`; ROOT is whichever collector comes first.
 
-        At a root `attempt` chooses among its routes. With `relays` the packet goes over them and no
-        other way: a root's by whoever knows better, a meter's answer back to a collector. False if
-        no way is known. Raises TableFull, LocalProtocolError.
+        At a root `attempt` chooses among its routes, elsewhere among the parents: who was not
+        answered tries another one (docs/decisions/0022). With `relays` the packet goes over them
+        and no other way: a root's by whoever knows better, a meter's answer back to a collector.
+        False if no way is known. Raises TableFull, LocalProtocolError.
         """
         mark = None
         if attempt or relays is not None:
-            mark = Attempt(self.dao.path_sequence, min(attempt, 0xFF))
+            path = self.dao.path_sequence
+            if self.routes is not None:
+                path = 0 if relays is None else ROUTE_TRIES
+            mark = Attempt(path, min(attempt, 0xFF))
         packet = Packet(
             kind,
             priority,
@@ -206,16 +215,18 @@ class MeshNode:
             if kind == PacketKind.COAP:
                 # Somebody will answer; a report about the mesh itself can wait for our turn.
                 self.dao.hurry(now=now)
-            self._outbox.put(Job(Way.UP, packet, now, is_own=True))
+            job = Job(Way.UP, packet, now, is_own=True)
+            job.turn = attempt
+            self._outbox.put(job)
             return True
-        job = self._downward.job(packet, now, attempt=attempt, relays=relays)
-        if job is None:
+        down = self._downward.job(packet, now, attempt=attempt, relays=relays)
+        if down is None:
             self.counters["no route"] += 1
             return False
-        job.is_own = True
+        down.is_own = True
         if relays is not None:
-            job.routes_tried = ROUTE_TRIES
-        self._outbox.put(job)
+            down.routes_tried = ROUTE_TRIES
+        self._outbox.put(down)
         return True
 
     def broadcast(

@@ -56,7 +56,8 @@ HOLD_TIME: Final = 6.0
 WAVE_SHARE: Final = 1 / 30
 """For how much of the time of hysteresis one that is much better must have been so."""
 BUSY_WAIT: Final = 2.0
-"""Seconds, about, until a parent is asked again for which the channel was never free."""
+"""Seconds, about, until a parent is asked again for which the channel was never free; and until
+a link is tried again that is overdue."""
 PROBE_SPACING: Final = 10.0
 """Seconds, about, from the first try of one new link of the parent set to that of the next."""
 PROMISE_STEP: Final = 1
@@ -408,6 +409,10 @@ class Parenting:
                 # Nothing is known of this link but that it was heard, or that it was one once.
                 self._probe_at = now + PROBE_SPACING * (0.5 + self._chance.random())
                 place.ask(Act.PROBE, row.eui)
+            elif row not in before:
+                # It may be due before the next look, which was planned without it.
+                due = max(row.metric.tried_at + interval, self._probe_at)
+                place.look_at = min(place.look_at, due)
         if place.preferred is not None and set(place.parents) != set(before):
             place.ask(Act.DAO)
 

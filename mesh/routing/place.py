@@ -21,6 +21,7 @@ from mesh.routing.messages import INFINITE_RANK, Configuration, Dio
 from mesh.routing.metric import ETX_CAP
 from mesh.routing.neighbours import Neighbour, NeighbourTable
 from mesh.routing.profile import Profile
+from mesh.routing.trickle import NEVER
 
 INSTANCE: Final = 0
 ETX_WORTH_KNOWING: Final = 2.5
@@ -49,6 +50,7 @@ class Place:
         "dtsn",
         "has_ground",
         "is_leaving",
+        "look_at",
         "lowest",
         "need_heard_at",
         "neighbours",
@@ -93,6 +95,8 @@ class Place:
         """Whether we, a root, have a connection to the head-end."""
         self.is_leaving = False
         """A newer version is known and taken up soon: nobody becomes our parent in this one."""
+        self.look_at = NEVER
+        """When the links of the parent set are looked at, at the latest: one came that is due."""
         self.actions: deque[tuple[Act, Eui64 | None]] = deque()
         self.counters: Counter[str] = Counter()
 

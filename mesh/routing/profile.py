@@ -13,7 +13,16 @@ from typing import Final
 
 from amistack.errors import ConfigError
 from amistack.settings import load
-from mesh.routing.messages import HOP_RANK_INCREASE_MAX, INTERVAL_EXPONENT_MAX, Configuration
+from mesh.routing.messages import (
+    HOP_RANK_INCREASE_MAX,
+    INTERVAL_EXPONENT_MAX,
+    INTERVAL_EXPONENT_MIN,
+    LIFETIME_INFINITE,
+    LONGEST_EXPONENT_MIN,
+    ROUTE_LIFE_MIN,
+    Configuration,
+    are_intervals,
+)
 
 _FOLDER: Final = Path(__file__).parent.parent / "profiles"
 NAMES: Final = ("rfc8036", "wisun-large", "wisun-small", "lab")
@@ -155,14 +164,21 @@ class Profile:
                     raise ConfigError(f"{part.name}.{key.name} is {value}: out of range")
         if not 1 <= self.dodag.hop_rank_increase_min <= HOP_RANK_INCREASE_MAX:
             raise ConfigError(f"dodag.hop_rank_increase_min: expected 1 to {HOP_RANK_INCREASE_MAX}")
-        if max(self.dodag.interval_min, self.dodag.interval_doublings) > INTERVAL_EXPONENT_MAX:
+        if not are_intervals(self.dodag.interval_min, self.dodag.interval_doublings):
             raise ConfigError(
-                f"dodag.interval_min and interval_doublings: at most {INTERVAL_EXPONENT_MAX}"
+                "dodag.interval_min and interval_doublings: expected "
+                f"{INTERVAL_EXPONENT_MIN} to {INTERVAL_EXPONENT_MAX}, "
+                f"at least {LONGEST_EXPONENT_MIN} together"
             )
         if self.dodag.rank_increase_max > 0xFFFF or self.dodag.redundancy > 0xFF:
             raise ConfigError("dodag.rank_increase_max or redundancy: too large for its field")
         if not 1 <= self.dodag.lifetime <= 0xFF or not 1 <= self.dodag.lifetime_unit <= 0xFFFF:
             raise ConfigError("dodag.lifetime or lifetime_unit: 0, or too large for its field")
+        life = self.dodag.lifetime * self.dodag.lifetime_unit
+        if self.dodag.lifetime != LIFETIME_INFINITE and life < ROUTE_LIFE_MIN:
+            raise ConfigError(
+                f"dodag.lifetime and lifetime_unit: {life} s, expected at least {ROUTE_LIFE_MIN}"
+            )
         if self.parents.count_max < 1 or self.parents.neighbour_count_max < 2:
             raise ConfigError("parents.count_max or neighbour_count_max: too few")
         if min(self.links.attempts_max, self.links.blocked_max, self.links.queue_count_max) < 1:

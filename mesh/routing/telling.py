@@ -163,6 +163,9 @@ class DaoSender:
         else:
             wait = self._wait_later(now, is_moved=is_moved)
         due = max(now + wait, self._silent_until)
+        if is_urgent and self._sent and self.is_known and not is_crowded:
+            # Answers that did not come went by who is gone: that the road is full does not follow.
+            self._pace = min(self._pace, max(self._routes.dao_retry, self._urgent_delay))
         self._pace = min(self._pace, self._pace_max)
         if self._pace > self._routes.dao_retry:
             due = max(due, self._sent_at + self._pace * (0.75 + 0.5 * self._chance.random()))

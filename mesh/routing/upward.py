@@ -49,7 +49,11 @@ class Upward:
             self._core.lose(job, "tried enough")
             return None
         doubtful: Neighbour | None = None
-        for parent in dodag.parents:
+        parents = dodag.parents
+        if job.turn and parents:
+            first = job.turn % len(parents)
+            parents = (*parents[first:], *parents[:first])
+        for parent in parents:
             if parent.eui in job.tried:
                 continue
             if not parent.metric.failures_in_a_row:

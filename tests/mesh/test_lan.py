@@ -188,6 +188,7 @@ def test_the_table_of_addresses_is_bounded_and_the_stalest_gives_way() -> None:
         meter.start()
         world.elapse(1)
     assert len(root.lan.addresses) == NEIGHBOURS_MAX
+    assert eui(NEIGHBOURS_MAX + 3) in dict(root.lan.learned)
     assert root.lan.counters["neighbours that gave way"] >= len(meters) - NEIGHBOURS_MAX
 
 

@@ -2,27 +2,35 @@
 
 The contract under test: in `interop simulate` the real head-end, collectors and meters live on one
 clock; every reading, sum and place that the head-end holds is what is so in the world; through
-dead relays, collectors, backhauls and head-ends nothing that was acknowledged is lost; a seed has
-one history.
+dead relays, collectors, backhauls and head-ends nothing that was acknowledged is lost; how each
+node was is known after a kill, since when, and why it registered last; a seed has one history.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from amistack.identifiers import Eui64, format_eui64
+from amistack.links.streams import BACKOFF_MAX
 from amistack.telemetry import configure
 from headend.domain.readings import ReadResult
 from interop.simulate import truth
 from interop.simulate.deeds import parse_kill
 from interop.simulate.run import Run, read_scenario, simulate
 from interop.simulate.town import Town
+from mesh.reports import Reason
 from mesh.sim.results import percentile
 from mesh.sim.scenario import Fault, Load, Scenario
+from mesh.topology.export import Format
+from mesh.topology.status import EndpointState
 
 METERS = 10
 SEED_COUNT = 3
@@ -72,6 +80,13 @@ def check_whole(done: Run, *, days_each: int = 3) -> None:
     assert figure(done, "on_demand", "stored") >= figure(done, "on_demand", "asked")
 
 
+def check_topology(done: Run, meters: int) -> None:
+    """All are shown with their preferred parents, but for one that chose in the last moments."""
+    found = figure(done, "topology")
+    assert found["joined"] == found["agree"] + found["telling"] == meters
+    assert found["telling"] <= 1
+
+
 @pytest.fixture(scope="module")
 def plain() -> Run:
     """A street in which nothing goes wrong, over a midnight."""
@@ -80,8 +95,8 @@ def plain() -> Run:
 
 def test_head_end_holds_what_is_so_in_the_world(plain: Run) -> None:
     check_whole(plain)
-    joined = {"collectors": 2, "joined": METERS, "known": METERS, "agree": METERS}
-    assert joined.items() <= figure(plain, "topology").items()
+    check_topology(plain, METERS)
+    assert {"collectors": 2, "known": METERS}.items() <= figure(plain, "topology").items()
     reports = figure(plain, "daily_reports")
     assert reports == {
         "expected": METERS,
@@ -180,7 +195,51 @@ def test_relay_that_dies_in_the_middle_of_a_read_does_not_cost_the_read(seed: in
     check_whole(done)
     repair = figure(done, "repair")
     assert repair["orphans"] == repair["routed_within_60s"] >= 1
-    assert figure(done, "topology", "joined") == figure(done, "topology", "agree") == 13
+    check_topology(done, 13)
+
+
+@dataclasses.dataclass
+class ScriptedNode:
+    """One that chose, and was acknowledged or not."""
+
+    parent_set: tuple[Eui64, ...]
+    is_way_acknowledged: bool
+
+
+def test_who_has_yet_to_tell_of_its_parent_is_counted_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, two, three = (Eui64(bytes(7) + bytes([low])) for low in (1, 2, 3))
+    nodes = {
+        1: ScriptedNode((one,), is_way_acknowledged=True),
+        2: ScriptedNode((two,), is_way_acknowledged=False),
+        3: ScriptedNode((three,), is_way_acknowledged=True),
+    }
+    shown = {
+        "nodes": [],
+        "links": [
+            {"reporter": format_eui64(reporter), "neighbour": format_eui64(one), "parent": 0}
+            for reporter in (one, two, three)
+        ],
+    }
+
+    async def export(_: Format) -> AsyncIterator[str]:
+        yield json.dumps(shown)
+
+    async def areas() -> list[object]:
+        return []
+
+    mesh = SimpleNamespace(export=export, areas=areas)
+    town = SimpleNamespace(
+        collectors={0},
+        head_end=SimpleNamespace(operations=SimpleNamespace(mesh=mesh)),
+        machines=nodes.items,
+        stations=SimpleNamespace(addresses=[one, one, two, three]),
+    )
+    monkeypatch.setattr(truth, "node_of", lambda machine: machine)
+    found = asyncio.run(truth.topology(cast(Town, town)))
+    assert (found.joined, found.agree, found.telling, len(found.differ)) == (3, 1, 1, 1)
+    assert found.differ[0].startswith(format_eui64(three))
 
 
 def test_collector_that_is_lost_and_comes_back_costs_no_reading() -> None:
@@ -201,7 +260,7 @@ def test_collector_that_is_lost_and_comes_back_costs_no_reading() -> None:
     check_whole(done)
     assert figure(done, "topology", "collectors") == 2
     assert figure(done, "daily_reports", "in_window") == 12
-    assert figure(done, "topology", "agree") == 12
+    check_topology(done, 12)
     by_second = [read for read in done.town.reads if read.path.endswith("02005e1000000001")]
     assert any(3600 < read.asked_at < 5300 for read in by_second)
     assert figure(done, "classes", "C1", "eventually") == figure(done, "classes", "C1", "sent")
@@ -213,7 +272,7 @@ def test_backhaul_that_is_lost_for_a_while_costs_no_reading_and_no_alarm() -> No
     check_whole(done)
     assert figure(done, "topology", "collectors") == 2
     assert figure(done, "daily_reports", "in_window") == 12
-    assert figure(done, "topology", "agree") == 12
+    check_topology(done, 12)
     assert figure(done, "classes", "C1", "eventually") == figure(done, "classes", "C1", "sent")
 
 
@@ -238,15 +297,78 @@ def test_area_without_power_over_midnight_catches_up() -> None:
     reports = figure(done, "daily_reports")
     assert reports["without_power"] >= 2
     assert reports["expected"] == reports["in_window"] == 12 - reports["without_power"]
-    assert figure(done, "topology", "agree") == 12
+    check_topology(done, 12)
 
 
 def test_head_end_that_is_killed_loses_nothing_that_it_acknowledged() -> None:
     done = run(street(meters=8), kills=["head-end@1000+30", "head-end@3900+300", "head-end@5400+5"])
     check_whole(done)
     assert done.town.head_end.lives == 4
-    assert figure(done, "on_demand", "answered") == figure(done, "on_demand", "asked") > 20
-    assert figure(done, "topology", "agree") == 8
+    assert figure(done, "on_demand", "answered") > 20
+    # Collectors that had no head-end for five minutes look for it again within as much.
+    lost = [
+        one.asked_at
+        for one in done.town.reads
+        if not one.is_void and one.result is not ReadResult.ANSWERED
+    ]
+    assert all(4200 <= asked_at <= 4200 + BACKOFF_MAX for asked_at in lost)
+    check_topology(done, 8)
+
+
+Known = dict[int, tuple[EndpointState, float, Reason | None, float | None]]
+
+
+class HowNodesAre:
+    """What the head-end knows of each node at some moments: state, reason, and when each began."""
+
+    def __init__(self, *at_s: float, isolate: int, isolate_at_s: float) -> None:
+        self.at_s = at_s
+        self.known: list[Known] = []
+        self.isolate, self.isolate_at_s = isolate, isolate_at_s
+
+    def prepare(self, town: Town) -> None:
+        self.town = town
+        for at in self.at_s:
+            town.clock.at(at, self._look)
+        town.clock.at(self.isolate_at_s, lambda _: town.head_end.spawn(self._isolate()))
+
+    async def _isolate(self) -> None:
+        node = self.town.stations.addresses[self.isolate]
+        async for _ in self.town.head_end.operations.mesh.isolate(node):
+            pass
+
+    def _look(self, _: int) -> None:
+        dcc = self.town.head_end.dcc
+        found: Known = {}
+        for number, node in enumerate(self.town.stations.addresses):
+            status = dcc.center.dcc.devices.status_of(node, now=dcc.now())
+            at = status.registered_at
+            registered = None if at is None else self.town.utc() - (dcc.now() - at)
+            since = self.town.utc() - (dcc.now() - status.since)
+            found[number] = (status.state, since, status.registered_for, registered)
+        self.known.append(found)
+
+
+def test_how_each_node_was_is_known_after_the_head_end_was_killed() -> None:
+    dead = 2 + 3  # Two collectors, then the meters.
+    nodes = HowNodesAre(5990, 7800.5, 10790, isolate=dead, isolate_at_s=4000)
+    # Without the first collector its meters go by others.
+    kills = ["m4@3500+6000", "c1@2000+3000", "head-end@6000+1800"]
+    done = run(street(meters=8), kills=kills, prepare=nodes.prepare)
+    assert done.town.head_end.lives == 2
+    before, after, end = nodes.known
+    assert before[dead][0] is EndpointState.UNREACHABLE
+    reasons = {reason for _, _, reason, _ in before.values()}
+    assert reasons >= {Reason.COLD_BOOT, Reason.POWER_RESTORED, Reason.PARENT_CHANGED}
+    for number, (state, since, reason, registered) in after.items():
+        was = before[number]
+        assert (state, reason) == (was[0], was[2])
+        assert abs(since - was[1]) <= 1.0
+        assert registered == was[3] or abs((registered or 0.0) - (was[3] or 0.0)) <= 1.0
+    # It has its power again, and says so.
+    assert end[dead][0] is EndpointState.REACHABLE
+    assert end[dead][2] in (Reason.COLD_BOOT, Reason.POWER_RESTORED, Reason.PARENT_CHANGED)
+    assert end[dead][1] > after[dead][1] + 1800
 
 
 def test_clocks_that_drift_and_frames_that_are_damaged_change_no_value() -> None:

@@ -97,6 +97,14 @@ def test_a_rank_that_jumped_is_said_at_once(
     assert ((Act.DIO, None) in place.asked()) is is_at_once
 
 
+def test_a_rank_that_jumped_is_said_whatever_others_say(place: Place) -> None:
+    move(place, JUMP_ETX)
+    assert said(place, 2.0) == 1
+    # Once: what follows is Trickle's, and others say that.
+    place.dodag._advertiser.note_rank(place.now)
+    assert said(place, 600.0) == 0
+
+
 def test_what_others_say_is_not_what_a_node_has_to_say_whose_rank_moved(place: Place) -> None:
     assert said(place, 3 * LONGEST) == 0
     move(place, NEWS_ETX / 2 + 0.01)

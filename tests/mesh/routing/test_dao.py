@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from amistack.errors import MeshError
 from mesh.packet import ROUTE_LENGTH_MAX
 from mesh.routing.dao import (
+    EDGE_DENY_COUNT_MAX,
+    EDGE_DENY_TIME,
     STATUS_ACCEPTED,
     STATUS_OLD,
     STATUS_REFUSED,
@@ -99,6 +101,64 @@ def test_a_contradiction_changes_nothing(
     assert take(table, target, *parents, sequence=9) == STATUS_REFUSED
     assert table.rows == before
     assert table.counters[reason] == 1
+
+
+THREE_TO_A_DEAD_ONE = {2: (1,), 3: (1,), 4: (1,), 5: (2, 3, 4), 6: (1,), 7: (6,), 8: (5, 7)}
+"""8 goes by 5, which has three ways to the root, or by 7 and 6."""
+
+
+def test_a_node_that_two_neighbours_did_not_reach_is_avoided_as_a_whole() -> None:
+    table = table_of(THREE_TO_A_DEAD_ONE)
+    assert table.route_to(8, now=0.0) == (2, 5)
+    table.deny(2, 5, now=0.0)
+    table.deny(2, 5, now=0.5)
+    assert table.route_to(8, now=1.0) == (3, 5), "one that fails twice may be a bad link"
+    table.deny(3, 5, now=1.0)
+    assert table.route_to(8, now=1.0) == (6, 7)
+    assert table.counters["node avoided"] == 1
+    # There is no other way to itself, nor to one that has it alone.
+    assert table.route_to(5, now=1.0) == (4,)
+    take(table, 9, 5)
+    assert table.route_to(9, now=1.0) == (2, 5)
+    assert table.route_to(8, now=1.0 + EDGE_DENY_TIME) == (2, 5)
+
+
+def test_two_failures_far_apart_or_of_those_who_do_not_know_it_say_nothing_of_a_node() -> None:
+    table = table_of(THREE_TO_A_DEAD_ONE)
+    table.deny(2, 5, now=0.0)
+    table.deny(3, 5, now=EDGE_DENY_TIME)
+    assert table.route_to(8, now=EDGE_DENY_TIME) == (2, 5)
+    table = table_of(THREE_TO_A_DEAD_ONE)
+    table.deny(2, 5, now=0.0, is_unknown=True)
+    table.deny(3, 5, now=0.0)
+    assert table.route_to(8, now=0.0) == (4, 5)
+
+
+def test_a_node_that_tells_of_itself_is_not_avoided_any_more() -> None:
+    table = table_of(THREE_TO_A_DEAD_ONE)
+    table.deny(2, 5, now=0.0)
+    table.deny(3, 5, now=0.0)
+    take(table, 5, 4, 2, sequence=2, now=1.0)
+    assert table.route_to(8, now=1.0) == (4, 5)
+    table.deny(4, 5, now=2.0)
+    assert table.counters["node avoided"] == 1, "what was before it spoke counts no more"
+
+
+def test_around_a_node_that_was_not_reached_there_may_be_no_way() -> None:
+    table = table_of(THREE_TO_A_DEAD_ONE)
+    assert table.route_around(5, 8, now=0.0) == (6, 7)
+    assert table.route_around(8, 8, now=0.0) == (2, 5)
+    take(table, 8, 5, sequence=2)
+    assert table.route_around(5, 8, now=0.0) == (2, 5)
+
+
+def test_what_failed_is_remembered_of_so_many_and_no_more() -> None:
+    table = table_of(THREE_TO_A_DEAD_ONE)
+    for number in range(2 * EDGE_DENY_COUNT_MAX):
+        for relay in (2, 3):
+            table.deny(relay, 100 + number, now=0.0)
+    sizes = [len(one) for one in (table._denied, table._failed_from, table._out)]
+    assert max(sizes) == EDGE_DENY_COUNT_MAX
 
 
 def test_a_dao_about_somebody_else_changes_nothing() -> None:

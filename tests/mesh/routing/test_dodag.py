@@ -14,8 +14,9 @@ import pytest
 
 from amistack.identifiers import Eui64
 from mesh.routing.dodag import CHILD_TIME, QUIET_INTERVAL, UPKEEP_INTERVAL, Act, Dodag, State
-from mesh.routing.messages import INFINITE_RANK, Dio, Dis, sequence_after
-from mesh.routing.metric import SAMPLES_MEASURED
+from mesh.routing.messages import INFINITE_RANK, Dio, Dis, Solicited, sequence_after
+from mesh.routing.metric import FRAMES_CERTAIN, SAMPLES_MEASURED
+from mesh.routing.outbox import ACT_LIFE
 from mesh.routing.parents import DEAF_PATIENCE, DENY_FIRST, PARENT_PATIENCE, Parenting
 from tests.mesh.routing.medium import DODAG_ID, eui
 from tests.mesh.routing.one_node import FAR, NEAR, PROFILE, UNIT, C, P, Place, X, Y, joined
@@ -211,6 +212,9 @@ def test_each_parent_is_tried_when_it_is_time_and_one_that_failed_soon_again() -
     place.wait(2 * UPKEEP_INTERVAL)
     place.answer(X, Act.PROBE)
     assert X in {row.eui for row in place.dodag.parents}
+    for _ in range(FRAMES_CERTAIN):
+        # Of which enough is known: else it would be tried more often.
+        place.answer(P, Act.PROBE)
     tried: dict[Eui64, list[float]] = {P: [place.now], X: [place.now]}
     place.answer(P, Act.PROBE)
     place.asked()
@@ -228,6 +232,84 @@ def test_each_parent_is_tried_when_it_is_time_and_one_that_failed_soon_again() -
     assert all(interval <= gap <= interval + 2.0 for gap in gaps[P])
     assert gaps[X].pop(2) <= UPKEEP_INTERVAL + 2.0
     assert all(interval <= gap <= interval + 2.0 for gap in gaps[X])
+
+
+HALF_AN_HOUR = 1800.0
+
+
+def asked_at(place: Place, who: Eui64, seconds: float) -> list[float]:
+    """When a try of that link was asked for, in so many seconds in which the parent answers."""
+    found: list[float] = []
+    end = place.now + seconds
+    while place.now < end:
+        place.wait(min(max(place.dodag.deadline - place.now, 0.01), end - place.now))
+        for act, other in place.asked():
+            if act is Act.PROBE and other == who:
+                found.append(place.now)
+            elif other == P:
+                place.answer(P, act)
+    return found
+
+
+@pytest.fixture
+def beside() -> Place:
+    """A node whose set is P and X, both tried now, by a look of a node at rest."""
+    place = joined()
+    place.answer(P, Act.PROBE)
+    place.hear(X, NEAR)
+    place.answer(X, Act.PROBE)
+    place.wait(2 * QUIET_INTERVAL)
+    place.asked()
+    for who in (P, X):
+        for _ in range(4):
+            place.answer(who, None)
+    assert {row.eui for row in place.dodag.parents} == {P, X}
+    return place
+
+
+@pytest.mark.parametrize("busy", [0.0, 20.0, 50.0])
+def test_a_link_that_is_due_while_the_channel_is_busy_is_tried_as_soon_as_it_is_free(
+    beside: Place, busy: float
+) -> None:
+    tried = beside.now
+    due = tried + PROFILE.parents.probe_interval
+    (asked,) = asked_at(beside, X, due + 1.5 - beside.now)
+    while asked + ACT_LIFE < due + busy:
+        # It found no free moment, and was given up without an attempt.
+        beside.wait(asked + ACT_LIFE - beside.now)
+        beside.dodag.note_attempts(X, 0, Act.PROBE, is_acknowledged=False, now=beside.now)
+        (asked,) = asked_at(beside, X, 5.0)
+    assert max(asked, due + busy) - tried <= HALF_AN_HOUR
+
+
+def test_a_link_is_tried_when_it_is_due_though_the_node_looks_for_something_else(
+    beside: Place,
+) -> None:
+    beside.wait(17.0)
+    beside.answer(X, None)
+    due = beside.now + PROFILE.parents.probe_interval
+    # One more is tried so that three are known, and never finds a free moment: a look each minute.
+    beside.hear(Y, FAR)
+    times = asked_at(beside, X, due + UPKEEP_INTERVAL - beside.now)
+    assert times
+    assert due <= times[0] <= due + 1.0
+
+
+def test_a_link_that_left_the_set_and_came_back_is_tried_when_it_is_due(beside: Place) -> None:
+    due = beside.now + PROFILE.parents.probe_interval
+    asked_at(beside, X, QUIET_INTERVAL)
+    beside.answer(P, None)
+    beside.hear(X, FAR)
+    assert [row.eui for row in beside.dodag.parents] == [P]
+    while beside.now < due - QUIET_INTERVAL:
+        asked_at(beside, X, max(beside.dodag.deadline - beside.now, 1.0))
+    assert beside.now < due
+    # A look without it was just now, and the next one is far.
+    beside.hear(X, NEAR)
+    assert {row.eui for row in beside.dodag.parents} == {P, X}
+    times = asked_at(beside, X, QUIET_INTERVAL)
+    assert times
+    assert due <= times[0] <= due + 1.0
 
 
 def test_a_rank_that_rises_over_a_neighbour_makes_it_one_of_the_set(place: Place) -> None:
@@ -625,6 +707,26 @@ def test_who_comes_to_another_root_asks_those_below_to_tell_it_once(place: Place
     assert (Act.DAO_ASKED, None) in place.asked()
     dodag.note_root(1, now=place.now)
     assert dodag.dtsn == sequence_after(dtsn)
+
+
+@pytest.mark.parametrize(
+    ("solicited", "is_answered"),
+    [
+        (None, True),
+        (Solicited(0, DODAG_ID, 240), True),
+        (Solicited(dodag_id=bytes(16)), False),
+        (Solicited(version=239), False),
+        (Solicited(instance=1), False),
+    ],
+)
+def test_only_who_is_meant_answers_a_solicitation(
+    place: Place, solicited: Solicited | None, *, is_answered: bool
+) -> None:
+    place.dodag.note_root(1, now=place.now)
+    place.hear(X, FAR)
+    place.asked()
+    place.dodag.hear_dis(X, Dis(solicited), now=place.now, is_for_us=True)
+    assert ((Act.DIO_TO, X) in place.asked()) is is_answered
 
 
 @pytest.mark.parametrize("said", [8, 6, 200])

@@ -23,7 +23,10 @@ from mesh.packet import (
     ShortAddress,
     SourceRoute,
 )
+from mesh.routing.downward import ROUTE_TRIES
+from mesh.routing.jobs import Job
 from mesh.routing.messages import Dao, Transit, address_of
+from mesh.routing.outbox import Outbox
 from mesh.routing.route_errors import ERROR_COUNT_MAX, ERROR_INTERVAL, RouteError
 from mesh.security import Seal
 from tests.mesh.routing.medium import DODAG_ID, KEY, QuickCipher, World, eui
@@ -107,10 +110,17 @@ def test_a_packet_that_comes_back_goes_over_another_route_with_all_its_hops(worl
     [
         ({"payload": b""}, False),
         ({"source": ShortAddress(3)}, True),
-        ({"attempt": Attempt(0, 1)}, True),
+        ({"attempt": Attempt(ROUTE_TRIES - 1)}, True),
+        ({"attempt": Attempt(ROUTE_TRIES)}, True),
         ({"destination": BROADCAST}, True),
     ],
-    ids=["without-its-payload", "of-another", "for-the-second-time", "for-a-subtree"],
+    ids=[
+        "without-its-payload",
+        "of-another",
+        "for-the-last-time",
+        "by-a-given-way",
+        "for-a-subtree",
+    ],
 )
 def test_no_other_packet_that_comes_back_is_sent(
     world: World, changed: dict[str, object], *, is_whole: bool
@@ -138,6 +148,48 @@ def test_a_root_whose_own_hop_fails_takes_another(world: World) -> None:
     world.send(1, b"over the other", 4)
     world.run(5.0)
     assert arrived(world) == [(4, b"over the other")]
+
+
+def test_a_dead_relay_with_many_neighbours_costs_no_packet_its_life() -> None:
+    """All three relays of the first row lead to it; the fourth way goes around it."""
+    world = World(1)
+    for relay in (2, 3, 4):
+        world.link(1, relay)
+        world.link(relay, 5)
+    for one, other in ((1, 6), (6, 7), (5, 8), (7, 8)):
+        world.link(one, other)
+    world.start()
+    world.run(600.0, until=lambda: not world.unrouted())
+    root = world.nodes[1]
+    assert root.routes is not None
+    world.run(2000.0, until=lambda: len(root.routes.rows[8].parents) == 2)  # type: ignore[union-attr]
+    row = root.routes.rows[8]
+    root.routes.rows[8] = replace(row, parents=(5, 7))
+    world.kill(5)
+    world.received.clear()
+    assert world.send(1, b"over the fourth", 8)
+    world.run(10.0)
+    assert arrived(world) == [(8, b"over the fourth")]
+    assert root.counters["route error"] <= ROUTE_TRIES
+
+
+@pytest.mark.parametrize("ways_tried", range(1, ROUTE_TRIES))
+def test_a_packet_that_comes_back_says_how_many_ways_it_failed_on(
+    world: World, ways_tried: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that nobody sends it to and fro for ever; which of its source's tries it is stays so."""
+    sent: list[Attempt | None] = []
+    put = Outbox.put_or_count
+
+    def watched(outbox: Outbox, job: Job) -> bool:
+        if outbox is world.nodes[1]._outbox and job.packet is not None:
+            sent.extend([job.packet.attempt] * (job.packet.payload == b"back"))
+        return put(outbox, job)
+
+    monkeypatch.setattr(Outbox, "put_or_count", watched)
+    relay = used(world)
+    give_back(world, down(relay, attempt=Attempt(ways_tried - 1, 7)), relay)
+    assert sent == [Attempt(ways_tried, 7)]
 
 
 def test_a_relay_says_a_few_times_that_a_hop_is_broken_and_later_again(world: World) -> None:
@@ -200,3 +252,24 @@ def test_who_told_before_its_parents_is_answered_when_they_are_known(world: Worl
         root.receive_frame(sealed(2, up, 1, 9_000_000 + counter), now=world.now)
         lengths.append(root.queue_length)
     assert [after - before for before, after in itertools.pairwise(lengths)] == [0, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"route": SourceRoute((ShortAddress(3),))}, "dropped: not the relay"),
+        ({"route": None}, "dropped: not for us"),
+        ({"route": SourceRoute((ShortAddress(3),), 1)}, "dropped: not for us"),
+    ],
+    ids=["of another relay", "without a route", "at its route's end"],
+)
+def test_what_came_to_a_wrong_node_goes_no_further(
+    world: World, changed: dict[str, object], reason: str
+) -> None:
+    relay = world.nodes[2]
+    packet = down(2, hop_limit=9, **changed)
+    relay.receive_frame(sealed(1, packet, 2, 9_000_000), now=world.now)
+    world.touch(2)
+    world.run(2.0)
+    assert arrived(world) == []
+    assert relay.counters[reason] == 1

@@ -89,7 +89,7 @@ def standing(world: World) -> list[object]:
         (short, node.preferred_parent, node.parent_set, node.rank, node.dodag.version)
         for short, node in world.nodes.items()
     ]
-    found += [(short, node.dodag.dtsn) for short, node in world.nodes.items()]
+    found += [(node.dodag.dtsn, node.dodag.configuration) for node in world.nodes.values()]
     routes = world.nodes[1].routes
     assert routes is not None
     found += [dict(routes.rows)]
@@ -136,7 +136,10 @@ OF_A_LINK: list[tuple[str, Body, str]] = [
     ("a unit too large", figures(hop_rank_increase_min=1025), CONFIGURATION_REFUSED),
     ("an Imin of hours", figures(interval_min=25), CONFIGURATION_REFUSED),
     ("an Imax of ages", figures(interval_doublings=25), CONFIGURATION_REFUSED),
+    ("an Imin of a moment", figures(interval_min=2), CONFIGURATION_REFUSED),
+    ("an Imax of seconds", figures(interval_min=3, interval_doublings=10), CONFIGURATION_REFUSED),
     ("routes that live 0 s", figures(lifetime=0), CONFIGURATION_REFUSED),
+    ("routes that live a moment", figures(lifetime=59, lifetime_unit=1), CONFIGURATION_REFUSED),
     ("another objective", figures(objective=0), "dio: another objective function"),
     ("cut off", cut, "control: truncated"),
     ("no code", lambda right: b"", "control: truncated"),

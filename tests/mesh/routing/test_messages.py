@@ -19,6 +19,9 @@ from amistack.errors import LocalProtocolError, MeshError
 from mesh.routing.messages import (
     HOP_RANK_INCREASE_MAX,
     INTERVAL_EXPONENT_MAX,
+    INTERVAL_EXPONENT_MIN,
+    LONGEST_EXPONENT_MIN,
+    ROUTE_LIFE_MIN,
     Configuration,
     Dao,
     DaoAck,
@@ -38,16 +41,15 @@ from tests.support.debian import needs
 octet = st.integers(0, 255)
 word = st.integers(0, 0xFFFF)
 address = st.binary(min_size=16, max_size=16)
-exponent = st.integers(0, INTERVAL_EXPONENT_MAX)
 configurations = st.builds(
     Configuration,
-    exponent,
-    exponent,
+    st.integers(LONGEST_EXPONENT_MIN - INTERVAL_EXPONENT_MIN, INTERVAL_EXPONENT_MAX),
+    st.integers(INTERVAL_EXPONENT_MIN, INTERVAL_EXPONENT_MAX),
     octet,
     word,
     st.integers(1, HOP_RANK_INCREASE_MAX),
     st.integers(1, 0xFF),
-    st.integers(1, 0xFFFF),
+    st.integers(ROUTE_LIFE_MIN, 0xFFFF),
     word,
     st.integers(0, 7),
     st.booleans(),

@@ -14,6 +14,7 @@ from amistack.framing import Priority
 from mesh.packet import Packet, PacketKind, RplMark, ShortAddress
 from mesh.routing.acts import Act
 from mesh.routing.core import Core
+from mesh.routing.events import PacketLost
 from mesh.routing.jobs import Job, Way
 from mesh.routing.outbox import (
     ACT_COUNT_MAX,
@@ -115,6 +116,18 @@ def test_of_those_that_wait_for_a_way_the_oldest_goes_first_and_each_in_time() -
     taken = box.take(60.0)
     assert taken is not None
     assert taken.born == 6.0
+
+
+def test_whose_own_packet_finds_no_room_again_hears_of_it() -> None:
+    box, core = outbox()
+    box.put(Job(Way.UP, packet(Priority.SCHEDULED), 0.0, is_own=True))
+    own = box.take(0.0)
+    assert own is not None
+    while box.put_or_count(Job(Way.UP, packet(Priority.SCHEDULED), 0.0)):
+        pass
+    box.requeue(own, 1.0)
+    (lost,) = (event for event in core.events if isinstance(event, PacketLost))
+    assert (lost.payload, lost.reason) == (b"x", "queue full")
 
 
 def test_an_old_packet_is_lost_and_not_sent() -> None:

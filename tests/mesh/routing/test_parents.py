@@ -15,8 +15,10 @@ import pytest
 from amistack.identifiers import Eui64
 from mesh.routing.children import POISON_TRIES
 from mesh.routing.dodag import UPKEEP_INTERVAL, Act, State
-from mesh.routing.messages import INFINITE_RANK
+from mesh.routing.messages import INFINITE_RANK, Dio
 from mesh.routing.metric import SAMPLES_MEASURED
+from mesh.routing.parents import MOVE_WAIT
+from tests.mesh.routing.medium import DODAG_ID
 from tests.mesh.routing.one_node import FAR, NEAR, PROFILE, UNIT, C, P, Place, X, Y, joined
 
 SWITCH_TIME = PROFILE.parents.switch_time
@@ -187,3 +189,18 @@ def test_a_poor_link_is_better_than_none_and_worse_than_any_other(attempts: int)
     place.wait(2.0)
     is_poor = attempts > 1
     assert ((Act.REGISTER, P) in place.asked()) is is_poor
+
+
+def test_ground_is_no_reason_to_move_at_once(place: Place) -> None:
+    # What a neighbour said of its ground may be older than its loss.
+    def say(who: Eui64, rank: int, *, is_grounded: bool) -> None:
+        dio = Dio(0, 240, rank, 0, DODAG_ID, PROFILE.configuration, is_grounded=is_grounded)
+        short = int.from_bytes(who[6:], "big")
+        place.dodag.hear_dio(who, short, dio, now=place.now, is_for_us=False, rssi_dbm=None)
+
+    say(P, NEAR + 2 * UNIT, is_grounded=False)
+    say(X, UNIT, is_grounded=True)
+    place.wait(MOVE_WAIT / 2 - 0.1)
+    assert (Act.REGISTER, X) not in place.asked()
+    place.wait(MOVE_WAIT)
+    assert (Act.REGISTER, X) in place.asked()

@@ -139,6 +139,13 @@ def test_the_parent_set_lies_below_and_is_in_order(
     assert len(found) <= min(1 + fit, PROFILE.parents.count_max)
 
 
+@pytest.mark.parametrize(("further", "is_parent"), [(-1, True), (0, False), (1, False)])
+def test_who_is_as_far_away_is_no_parent(further: int, *, is_parent: bool) -> None:
+    place = place_at(6 * UNIT)
+    other = put(place, 2, place.rank + further)
+    assert (other in place.parent_set(0.0)) is is_parent
+
+
 def test_who_is_in_the_set_stays_there_unless_another_is_clearly_better() -> None:
     place = place_at(6 * UNIT)
     second, third, other = (put(place, short, 5 * UNIT - 100) for short in (2, 3, 4))

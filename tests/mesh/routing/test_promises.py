@@ -142,7 +142,7 @@ class _Heard:
 
 
 def test_what_a_node_promises_goes_over_the_air_and_that_it_leaves() -> None:
-    world = World(4, profile="rfc8036")
+    world = World(3, profile="rfc8036")
     for one, other in ((1, 2), (1, 3), (2, 4), (3, 4)):
         world.link(one, other)
     world.start(1, 2, 3)

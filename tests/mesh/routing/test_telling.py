@@ -64,6 +64,47 @@ def known(routes: Routes = ROUTES) -> DaoSender:
     return sender
 
 
+# A parent that is gone
+
+
+def waiting(*, tries: int = 5) -> tuple[DaoSender, float]:
+    """One whose last DAOs had no answer, and the time: its pace is minutes by now."""
+    sender, now = known(), 0.0
+    sender.change(now=now, is_urgent=False)
+    for _ in range(tries):
+        now = sender.deadline
+        tell(sender, now)
+    assert sender.deadline > now + 4 * ROUTES.dao_retry
+    return sender, now
+
+
+def test_who_lost_the_parent_that_was_told_does_not_wait_for_answers_by_way_of_it() -> None:
+    sender, now = waiting()
+    sender.change(now=now + 1.0, is_urgent=True)
+    assert sender.deadline <= now + 1.0 + URGENT_GROWTH * ROUTES.dao_delay
+
+
+@pytest.mark.parametrize(
+    ("is_urgent", "is_crowded"), [(False, False), (True, True)], ids=["no-loss", "crowd"]
+)
+def test_a_pace_is_kept_where_the_road_may_be_full(*, is_urgent: bool, is_crowded: bool) -> None:
+    sender, now = waiting()
+    due = sender.deadline
+    sender.change(now=now + 1.0, is_urgent=is_urgent, is_crowded=is_crowded)
+    assert sender.deadline >= min(due, now + 3 * ROUTES.dao_retry)
+
+
+def test_who_loses_parents_again_and_again_tells_so_ever_later() -> None:
+    sender, now = waiting()
+    gaps = []
+    for _ in range(8):
+        sender.change(now=now + 1.0, is_urgent=True)
+        gaps.append(sender.deadline - now)
+        now = sender.deadline
+        tell(sender, now)
+    assert gaps[-1] > 10 * gaps[0]
+
+
 # The first of a life
 
 

@@ -1,7 +1,8 @@
 """Which links a node tries of those that it does not use, and for how long it hopes.
 
 The contract under test: those of which next to nothing is known come first; a link that began badly
-is tried until it is known what it is worth; then, if it is worth nothing, now and then at most.
+is tried until it is known what it is worth; then, if it is worth nothing, now and then at most. A
+parent of which little is known is tried when nothing else is to be done, until its figure is sure.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ import random
 from amistack.identifiers import Eui64
 from mesh.routing.dodag import Act
 from mesh.routing.metric import FRAMES_CERTAIN, PRIOR_FRAMES
-from mesh.routing.upkeep import EXPLORE_INTERVAL_MAX, EXPLORE_INTERVAL_MIN, Explorer
+from mesh.routing.upkeep import (
+    EXPLORE_INTERVAL_AGAIN,
+    EXPLORE_INTERVAL_MAX,
+    EXPLORE_INTERVAL_MIN,
+    Explorer,
+)
 from tests.mesh.routing.one_node import NEAR, PROFILE, UNIT, P, Place, X, Y, joined
 
 HOUR = 3600.0
@@ -76,6 +82,8 @@ def test_who_is_not_known_comes_before_who_began_badly() -> None:
 
 def test_where_nobody_may_be_better_it_is_looked_every_half_hour_and_no_more_seldom() -> None:
     place = joined()
+    for _ in range(FRAMES_CERTAIN):
+        place.answer(P, Act.PROBE)
     explorer = Explorer(place.dodag.place, random.Random(1))
     explorer.begin(0.0)
     looks = [0.0]
@@ -86,6 +94,36 @@ def test_where_nobody_may_be_better_it_is_looked_every_half_hour_and_no_more_sel
     assert gaps[0] <= 1.5 * EXPLORE_INTERVAL_MIN
     assert max(gaps) <= 1.25 * EXPLORE_INTERVAL_MAX
     assert sum(gaps[-20:]) / 20 >= 0.8 * EXPLORE_INTERVAL_MAX
+
+
+def test_a_parent_of_which_little_is_known_is_tried_until_its_figure_is_sure() -> None:
+    place = joined()
+    row = place.dodag.neighbours.get(P)
+    assert row is not None
+    assert row.metric.frames < FRAMES_CERTAIN
+    asked = []
+    while row.metric.frames < FRAMES_CERTAIN:
+        assert place.now < 2 * HOUR
+        place.wait(10.0)
+        for act, who in place.asked():
+            if (act, who) == (Act.PROBE, P):
+                asked.append(place.now)
+                # A link of ETX 1.7: the first frames were lucky.
+                attempts = (1, 2, 2)[len(asked) % 3]
+                place.dodag.note_attempts(P, attempts, act, is_acknowledged=True, now=place.now)
+    assert len(asked) >= FRAMES_CERTAIN - 4
+    gaps = [after - before for before, after in itertools.pairwise(asked)]
+    assert max(gaps) <= 1.25 * EXPLORE_INTERVAL_AGAIN + 10.0
+    assert 1.4 <= row.metric.etx <= 1.8
+    later = [who for act, who in waited(place, 4 * HOUR) if act is Act.PROBE]
+    assert P not in later
+
+
+def test_others_that_may_be_better_come_before_the_parent() -> None:
+    place = joined()
+    place.hear(X, NEAR - UNIT)
+    tried = [who for act, who in waited(place, HOUR) if act is Act.PROBE]
+    assert tried[0] == X
 
 
 def waited(place: Place, seconds: float) -> list[tuple[Act, Eui64 | None]]:

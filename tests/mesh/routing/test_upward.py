@@ -2,7 +2,8 @@
 
 The contract under test: a control packet is tried with two neighbours and then given up, one of the
 meters' own with every parent there is; a parent is told that acknowledges, and at once where the
-root has no other way; one alternate for another that is as good is no news.
+root has no other way; one alternate for another that is as good is no news; what is sent again,
+since nobody answered, begins with the next parent.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mesh.routing.outbox import Outbox
 from mesh.routing.telling import LATER_DELAY
 from mesh.routing.upward import CONTROL_HOPS_MAX, Upward
 from mesh.security import Received
-from tests.mesh.routing.medium import World, eui
+from tests.mesh.routing.medium import World, eui, short_of
 
 
 class Lowest:
@@ -108,6 +109,57 @@ def test_a_parent_that_failed_last_comes_after_those_that_did_not(lowest: Lowest
     for row in (second, third):
         row.metric.failures_in_a_row = 1
     assert lowest.upward.next_hop(job(PacketKind.COAP), lowest.now) is first
+
+
+@pytest.mark.parametrize(
+    ("attempt", "order"), [(0, [0, 1, 2]), (1, [1, 2, 0]), (2, [2, 0, 1]), (3, [0, 1, 2])]
+)
+def test_what_is_sent_again_begins_with_the_next_parent(
+    lowest: Lowest, attempt: int, order: list[int]
+) -> None:
+    parents = lowest.node.dodag.parents
+    again = job(PacketKind.COAP)
+    again.turn = attempt
+    for place in order:
+        row = lowest.upward.next_hop(again, lowest.now)
+        assert row is parents[place]
+        again.tried.add(row.eui)
+    assert lowest.upward.next_hop(again, lowest.now) is None
+    # One that failed last comes after the others still.
+    parents[order[0]].metric.failures_in_a_row = 1
+    again = job(PacketKind.COAP)
+    again.turn = attempt
+    assert lowest.upward.next_hop(again, lowest.now) is parents[order[1]]
+
+
+def test_who_has_one_parent_sends_it_to_that_again(lowest: Lowest) -> None:
+    first = lowest.node.dodag.parents[0]
+    lowest.node.dodag.place.parents = (first,)
+    again = job(PacketKind.COAP)
+    again.turn = 1
+    assert lowest.upward.next_hop(again, lowest.now) is first
+
+
+def test_a_repetition_goes_around_a_relay_that_takes_packets_and_passes_none_on(
+    lowest: Lowest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It acknowledges every frame: the node itself cannot know."""
+    world = lowest.world
+    relay = short_of(lowest.node.preferred_parent or eui(0))
+    pass_on, swallowed = Outbox.pass_on, []
+
+    def swallow(outbox: Outbox, job: Job, kind: int) -> bool:
+        if outbox is not world.nodes[relay]._outbox or kind != PacketKind.COAP:
+            return pass_on(outbox, job, kind)
+        swallowed.append(job.packet)
+        return True
+
+    monkeypatch.setattr(Outbox, "pass_on", swallow)
+    for attempt in range(3):
+        assert world.send(5, b"alarm", attempt=attempt)
+        world.run(2.0)
+    assert len(swallowed) == 1
+    assert [event.payload for _, short, event in world.received if short == 1] == [b"alarm"] * 2
 
 
 def test_a_packet_is_tried_with_one_sibling_that_is_not_below_us(lowest: Lowest) -> None:

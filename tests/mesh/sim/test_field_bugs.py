@@ -159,7 +159,8 @@ def test_node_without_memory_is_found_over_its_new_parent(told: int) -> None:
     collector = node(world, 0)
     assert collector.routes is not None
     row = collector.routes.rows[4]
-    collector.routes.rows[4] = dataclasses.replace(row, path_sequence=told)
+    # Of its other parent it had not told yet.
+    collector.routes.rows[4] = dataclasses.replace(row, path_sequence=told, parents=(first + 1,))
     world.power_off(3)
     assert isinstance(world.router, MeshRouter)
     world.router.disks[3].path_sequence = None

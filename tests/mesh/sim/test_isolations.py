@@ -6,15 +6,26 @@ The small version of the scenario `isolation`, which has 100 cases of each part.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 
-from mesh.sim.isolations import IsolationCases
+from mesh.sim.isolations import IsolationCases, _judged
+from mesh.sim.knowledge import AREA
 from mesh.sim.nodes import make_mesh_router
 from mesh.sim.run import Run, simulate
 from mesh.sim.scenario import Isolations, Load, Scenario, Settlement, read_scenario
-from mesh.topology.paths import Part
-from mesh.topology.verdicts import Finding
+from mesh.sim.world import station_address
+from mesh.topology.paths import (
+    Component,
+    Part,
+    Path,
+    PathKind,
+    link_component,
+    node_component,
+)
+from mesh.topology.verdicts import Cause, Finding, Verdict
+from tests.mesh.sim.laid import chain, laid
 
 EACH = 4
 RIGHT_SHARE = 0.95
@@ -31,6 +42,49 @@ def isolated(scenario: Scenario = SMALL, seed: int = 1) -> tuple[Run, IsolationC
     run = simulate(scenario, make_mesh_router, seed=seed)
     assert run.isolations is not None
     return run, run.isolations
+
+
+# The judge
+
+NODES = [station_address(number) for number in range(4)]
+LINKS = [link_component(*ends) for ends in itertools.pairwise(NODES)]
+METER = node_component(NODES[3])
+
+
+@pytest.mark.parametrize(
+    ("named", "is_certain", "is_right", "is_wrong_certain"),
+    [
+        ([METER], True, True, False),
+        # Behind its only link nobody tells the two apart.
+        ([METER, LINKS[2]], True, True, False),
+        ([METER, LINKS[1]], True, False, False),
+        ([LINKS[2]], True, False, True),
+        ([LINKS[2]], False, False, False),
+        ([], True, False, True),
+        ([], False, False, False),
+    ],
+)
+def test_judge_wants_what_failed_and_nothing_that_can_be_told_from_it(
+    named: list[Component], *, is_certain: bool, is_right: bool, is_wrong_certain: bool
+) -> None:
+    world = laid(chain(0, 1, 2, 3))
+    around = {0: [1], 1: [0, 2], 2: [1, 3], 3: [2]}
+    path = Path(AREA, tuple(NODES), (2, 3, 4), 0)
+    causes = tuple(Cause(Part.METER, component) for component in named)
+    nothing: dict[PathKind, int] = {}
+    finding = Finding.CLASS if named else Finding.UNFINISHED
+    verdict = Verdict(finding, causes, is_certain, (), nothing, nothing, nothing, 1)
+    case = _judged(world, Part.METER, path, METER, 0.0, verdict, around)
+    assert (case.is_right, case.is_wrong_certain) == (is_right, is_wrong_certain)
+
+
+def test_judge_finds_no_verdict_wrong_and_none_certain() -> None:
+    world = laid(chain(0, 1, 2, 3))
+    case = _judged(world, Part.METER, Path(AREA, tuple(NODES), (), 0), METER, 0.0, None, {})
+    assert (case.is_right, case.is_wrong_certain) == (False, False)
+
+
+# Over real frames
 
 
 @pytest.fixture(scope="module")

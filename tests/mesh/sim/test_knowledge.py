@@ -61,3 +61,14 @@ def test_parent_of_an_old_table_is_a_neighbour_only_of_who_says_nothing(
     graph = what_the_head_end_knows(world, hop_rank_increase=256).graph
     ends = [graph.index_of(world.stations.addresses[number]) for number in (one, other)]
     assert (ends[1] in graph.costs[ends[0]]) is is_silent
+
+
+def test_of_a_collector_that_is_cut_off_no_table_is_known(world: World) -> None:
+    (collector,) = world.collectors
+    before = what_the_head_end_knows(world, hop_rank_increase=256)
+    assert len(before.locations) == len(world.meters)
+    world.cut_backhaul(collector, is_cut=True)
+    after = what_the_head_end_knows(world, hop_rank_increase=256)
+    assert len(after.locations) == 0
+    addresses = world.stations.addresses
+    assert {after.routes.route_of(addresses[meter]) for meter in world.meters} == {None}

@@ -18,7 +18,7 @@ from mesh.sim.knowledge import what_the_head_end_knows
 from mesh.sim.nodes import CIPHERS, NETWORK_KEY, make_mesh_router, packet_in, short_address
 from mesh.sim.probes import Probes
 from mesh.sim.scenario import Load, Settlement, read_scenario
-from mesh.sim.world import World
+from mesh.sim.world import BACKHAUL_DELAY_S, World
 from mesh.topology.dcc import Dcc
 from mesh.topology.facts import AreaId
 from mesh.topology.paths import Path
@@ -144,6 +144,20 @@ def test_collector_that_is_cut_off_says_nothing(formed: World, probes: Probes) -
     heard = ask(formed, probes, path)
     formed.cut_backhaul(collector, is_cut=False)
     assert heard == [NoConnection()]
+
+
+def test_answer_that_comes_to_a_collector_that_was_cut_off_meanwhile_is_not_heard(
+    formed: World, probes: Probes
+) -> None:
+    path = longest(formed)
+    collector = number(formed, path.collector)
+    heard: list[Outcome] = []
+    probes.ask(path, heard.append)
+    formed.run_until(formed.clock.now + BACKHAUL_DELAY_S + 0.001)
+    formed.cut_backhaul(collector, is_cut=True)
+    formed.run_until(formed.clock.now + 8.0)
+    formed.cut_backhaul(collector, is_cut=False)
+    assert heard == []
 
 
 def test_probe_is_no_message_of_the_ledger(formed: World, probes: Probes) -> None:
