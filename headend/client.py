@@ -37,6 +37,7 @@ from headend.api.documents import (
     StatusDocument,
     SuspicionsDocument,
 )
+from headend.unix_http import UnixTransport
 
 T = TypeVar("T")
 TIMEOUT_S: Final = 30.0
@@ -237,7 +238,7 @@ class AsyncHeadEndClient:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
         self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket)), base_url=_BASE_URL, trust_env=False
+            transport=UnixTransport(socket), base_url=_BASE_URL, trust_env=False
         )
 
     async def __aenter__(self) -> Self:
