@@ -42,6 +42,9 @@ LATE_FROM: Final = 1.0
 LATE_PER_ETX: Final = 0.15
 """An answer that took longer than either waited in queues: from then on the pace goes with the
 square of it."""
+LATE_BY_PARENT: Final = 3.0
+"""Up to how late the last answer may have been for the parent that is gone to be the reason: later
+ones say that the road is full."""
 URGENT_DELAY_MAX: Final = 300.0
 """Seconds at most in which changes gather that leave the root without a way: DAO_DELAY at first."""
 URGENT_GROWTH: Final = 2.0
@@ -163,8 +166,9 @@ class DaoSender:
         else:
             wait = self._wait_later(now, is_moved=is_moved)
         due = max(now + wait, self._silent_until)
-        if is_urgent and self._sent and self.is_known and not is_crowded:
-            # Answers that did not come went by who is gone: that the road is full does not follow.
+        if is_urgent and self.is_known and not is_crowded and self._late <= LATE_BY_PARENT:
+            # Answers that were late or did not come went by who is gone: that the road is full does
+            # not follow.
             self._pace = min(self._pace, max(self._routes.dao_retry, self._urgent_delay))
         self._pace = min(self._pace, self._pace_max)
         if self._pace > self._routes.dao_retry:

@@ -20,6 +20,8 @@ from mesh.routing.profile import Routes
 from mesh.routing.telling import (
     ASKED_SHARE,
     FREE,
+    LATE_BY_PARENT,
+    LATE_FROM,
     LATER_DELAY,
     LATER_DELAY_MAX,
     PACE_MAX,
@@ -92,6 +94,20 @@ def test_a_pace_is_kept_where_the_road_may_be_full(*, is_urgent: bool, is_crowde
     due = sender.deadline
     sender.change(now=now + 1.0, is_urgent=is_urgent, is_crowded=is_crowded)
     assert sender.deadline >= min(due, now + 3 * ROUTES.dao_retry)
+
+
+@pytest.mark.parametrize(
+    ("late", "is_held"), [(LATE_BY_PARENT - 0.1, False), (LATE_BY_PARENT + 0.1, True)]
+)
+def test_an_answer_that_was_a_little_late_came_by_way_of_it_too(
+    *, late: float, is_held: bool
+) -> None:
+    sender = known()
+    assert answer(sender, tell(sender, 0.0), late * LATE_FROM)
+    sender.change(now=4.0, is_urgent=True)
+    pace = ROUTES.dao_retry * late**2
+    assert (sender.deadline >= 0.75 * pace) is is_held
+    assert is_held or sender.deadline <= 4.0 + URGENT_GROWTH * ROUTES.dao_delay
 
 
 def test_who_loses_parents_again_and_again_tells_so_ever_later() -> None:
@@ -264,25 +280,25 @@ def test_a_late_answer_slows_a_node_down_by_its_square_and_good_ones_free_it() -
         assert answer(sender, tell(sender, now), now + took)
         now += URGENT_MEMORY + 1.0 if took < FREE else 1.0
         sender.stop()
-        sender.change(now=now, is_urgent=True)
+        sender.change(now=now, is_urgent=True, is_crowded=True)
         assert at_least <= sender.deadline - now + (1.0 if took > FREE else 0.0) <= at_most
 
 
 def pace_after(path_etx: float, took: float) -> float:
-    """How far from the next DAO keeps away one that was answered after so long."""
+    """How long the next DAO waits for its answer where this one was answered after so long."""
     waits = []
     for seed in range(20):
         sender = sender_of(seed=seed)
         sender.change(now=0.0, is_urgent=True, path_etx=path_etx)
         assert answer(sender, tell(sender, 1000.0), 1000.0 + took)
-        sender.change(now=1000.0 + took, is_urgent=True, path_etx=path_etx)
-        waits.append(sender.deadline - 1000.0)
+        tell(sender, 2000.0)
+        waits.append(sender.deadline - 2000.0)
     return min(waits)
 
 
 def test_far_away_an_answer_may_take_longer_and_a_late_one_means_more() -> None:
     # Half of what is late: 0.5 s near the root, 1.2 s at an ETX of 16.
-    assert pace_after(16.0, 1.1) < 0.75 * ROUTES.dao_retry + 1.1
+    assert pace_after(16.0, 1.1) < ROUTES.dao_retry
     assert pace_after(1.0, 2.0) >= 0.75 * ROUTES.dao_retry * 2.0**2
     # As late as that in an area so wide: sixteen times as many nodes wait with us.
     assert pace_after(16.0, 4.8) >= 0.75 * 16.0 * ROUTES.dao_retry * 2.0**2
