@@ -20,7 +20,13 @@ from mesh.routing.events import Outgoing
 from mesh.routing.jobs import Job
 from mesh.routing.messages import INFINITE_RANK, Code, Dio, Dis, decode
 from mesh.routing.outbox import Outbox
-from mesh.routing.strangers import ASK_AGAIN, ASK_AGAIN_DETACHED, ASK_TRIES, Strangers
+from mesh.routing.strangers import (
+    ASK_AGAIN,
+    ASK_AGAIN_DETACHED,
+    ASK_TRIES,
+    ASK_TRIES_DETACHED,
+    Strangers,
+)
 from mesh.security import Challenged, Received
 
 _DIS: Final = bytes((Code.DIS,))
@@ -243,11 +249,12 @@ class LinkControl:
                 dodag.is_grounded or not message.is_grounded
             ):
                 return
+        tries = ASK_TRIES if dodag.is_joined else ASK_TRIES_DETACHED
         self.strangers.note(
             heard.source,
             hoped,
             due=now + spread * core.chance.random(),
             # One that is only good to know is not worth a second question.
-            tries_max=ASK_TRIES if hoped < dodag.rank else 1,
+            tries_max=tries if hoped < dodag.rank else 1,
             is_urgent=not dodag.is_joined,
         )

@@ -44,7 +44,7 @@ from mesh.routing.messages import (
 from mesh.routing.node import WAITING_COUNT_MAX, MeshNode
 from mesh.routing.outbox import ANSWER_COUNT_MAX
 from mesh.routing.profile import NAMES, load_profile
-from mesh.routing.strangers import ASK_AGAIN, ASK_TRIES
+from mesh.routing.strangers import ASK_AGAIN, ASK_TRIES, ASK_TRIES_DETACHED
 from mesh.routing.telling import LATER_DELAY
 from mesh.security import UNICAST_OVERHEAD, Seal
 from mesh.security.frame import TAG_SIZE
@@ -980,3 +980,18 @@ def test_a_neighbour_whose_proof_was_lost_is_asked_again() -> None:
     assert node.counters["proof asked for"] == before  # Not at once: others heard it too.
     world.run(ASK_AGAIN * 2.0**ASK_TRIES)
     assert node.counters["proof asked for"] - before == ASK_TRIES
+
+
+def test_who_has_no_way_asks_for_a_proof_six_times_within_a_minute() -> None:
+    world = formed(World(7).line(2))
+    dio = world.nodes[1].dodag.dio()
+    assert dio is not None
+    world.start(7)  # In a place where nobody else is heard.
+    lone = world.nodes[7]
+    packet = control(9, BROADCAST, dio.encode())
+    lone.receive_frame(frame_of(9, packet, None, 9_000_000), now=world.now)
+    world.touch(7)
+    world.run(60.0)
+    assert lone.counters["proof asked for"] == ASK_TRIES_DETACHED
+    world.run(240.0)
+    assert lone.counters["proof asked for"] == ASK_TRIES_DETACHED
