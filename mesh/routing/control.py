@@ -20,13 +20,7 @@ from mesh.routing.events import Outgoing
 from mesh.routing.jobs import Job
 from mesh.routing.messages import INFINITE_RANK, Code, Dio, Dis, decode
 from mesh.routing.outbox import Outbox
-from mesh.routing.strangers import (
-    ASK_AGAIN,
-    ASK_AGAIN_DETACHED,
-    ASK_TRIES,
-    ASK_TRIES_DETACHED,
-    Strangers,
-)
+from mesh.routing.strangers import ASK_TRIES, Strangers
 from mesh.security import Challenged, Received
 
 _DIS: Final = bytes((Code.DIS,))
@@ -208,11 +202,7 @@ class LinkControl:
         """Ask one of those who may be of use, or ask it again."""
         core = self._core
         is_joined = core.dodag.is_joined
-        eui = self.strangers.take_due(
-            now=now,
-            ask_at=self._ask_at,
-            again=ASK_AGAIN if is_joined else ASK_AGAIN_DETACHED,
-        )
+        eui = self.strangers.take_due(now=now, ask_at=self._ask_at, is_joined=is_joined)
         if eui is not None:
             self._ask_at = now + (ASK_INTERVAL if is_joined else ASK_INTERVAL_DETACHED)
             self._challenge(eui, now)
@@ -249,12 +239,11 @@ class LinkControl:
                 dodag.is_grounded or not message.is_grounded
             ):
                 return
-        tries = ASK_TRIES if dodag.is_joined else ASK_TRIES_DETACHED
         self.strangers.note(
             heard.source,
             hoped,
             due=now + spread * core.chance.random(),
             # One that is only good to know is not worth a second question.
-            tries_max=tries if hoped < dodag.rank else 1,
+            tries_max=ASK_TRIES if hoped < dodag.rank else 1,
             is_urgent=not dodag.is_joined,
         )

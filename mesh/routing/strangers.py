@@ -4,8 +4,8 @@ Spec    docs/protocol/mesh.md, "Replay and freshness"
 In      `note` one that was heard, `drop` one that proved itself or is of no use
 Out     `take_due`, whom to ask now; `deadline`
 Limit   STRANGER_COUNT_MAX of them, the one that promises least goes first; ASK_TRIES questions to
-        one, ASK_TRIES_DETACHED of a node without a way, ever further apart; SILENT_COUNT_MAX of
-        whom it is known that they do not answer
+        one, ASK_TRIES_MORE of a node without a way, ever further apart; SILENT_COUNT_MAX of whom
+        it is known that they do not answer
 Never   asks: that is `mesh.routing.control`
 
 A question or its answer may be lost, and a DIO that would be the next reason to ask may be hours
@@ -23,9 +23,9 @@ from mesh.routing.trickle import NEVER
 
 STRANGER_COUNT_MAX: Final = 8
 ASK_TRIES: Final = 4
-ASK_TRIES_DETACHED: Final = 6
-"""The same of a node without a way: at the edge of an area every second frame may be lost, and the
-next DIO as a reason to ask be minutes away."""
+ASK_TRIES_MORE: Final = 2
+"""As many more as long as a node is without a way: at the edge of an area every second frame may be
+lost, and the next DIO as a reason to ask be minutes away."""
 ASK_AGAIN: Final = 15.0
 """Seconds from the first question to the second, doubled from there on."""
 ASK_AGAIN_DETACHED: Final = 1.5
@@ -97,15 +97,14 @@ class Strangers:
         if self._rows.pop(eui, None) is not None:
             self._schedule()
 
-    def take_due(self, *, now: float, ask_at: float, again: float = ASK_AGAIN) -> Eui64 | None:
-        """Whom to ask now; None for nobody. Before `ask_at` nobody is asked.
-
-        `again` are the seconds from the first question to one to the second.
-        """
+    def take_due(self, *, now: float, ask_at: float, is_joined: bool = True) -> Eui64 | None:
+        """Whom to ask now; None for nobody. Before `ask_at` nobody is asked."""
+        again = ASK_AGAIN if is_joined else ASK_AGAIN_DETACHED
+        more = 0 if is_joined else ASK_TRIES_MORE
         for eui, row in list(self._rows.items()):
             if row.due > now:
                 continue
-            if row.tries >= row.tries_max:
+            if row.tries >= row.tries_max + more * (row.tries_max > 1):
                 del self._rows[eui]
                 self._remember(eui, now)
                 continue
