@@ -1,8 +1,7 @@
 """Datagrams on their way down: by which collector, on which way, and what if that fails.
 
-A datagram that the stack sends again is the same octets; so its repetitions are known without a
-word from above, and each takes the next way. A collector that says that a way failed is answered
-with the next one at once.
+A datagram that the stack sends again is known without a word from above (`mesh.repeated`), and
+takes the next way. A collector that says that a way failed is answered with the next one at once.
 
 Spec    docs/protocol/backhaul.md; docs/protocol/topology.md, "Ways"
 Gives   `Down` messages with the collector each is for
@@ -26,6 +25,7 @@ from headend.dcc.requests import Numbers
 from headend.domain.mesh import MeshPeer
 from mesh.backhaul import Down, Fate, What
 from mesh.packet import PacketKind
+from mesh.repeated import ATTEMPT_MAX, MEMORY_S, mark_of
 from mesh.topology.dcc import Dcc
 from mesh.topology.facts import AreaId, Backhaul
 from mesh.topology.location import BehindCollector
@@ -33,13 +33,8 @@ from mesh.topology.paths import Path
 from mesh.topology.routes import ALTERNATES_MAX
 
 ROWS_MAX: Final = 16_384
-MEMORY_S: Final = 120.0
-"""So long after its last sending a datagram may be repeated (RFC 7252, MAX_TRANSMIT_WAIT 93 s)."""
 WAYS_MAX: Final = 1 + ALTERNATES_MAX
 DEADLINE_S: Final = 60
-ATTEMPT_MAX: Final = 255
-MARK_SIZE: Final = 24
-"""Octets by which a datagram is known: CoAP's header, token, and OSCORE's number."""
 BROKEN_S: Final = 300.0
 BROKEN_MAX: Final = 1_024
 
@@ -90,7 +85,7 @@ class Downlinks:
 
     def send(self, peer: MeshPeer, octets: bytes, *, now: float) -> tuple[Eui64, Down] | None:
         """What is to be said to which collector; None where there is no way."""
-        mark = (peer.node, octets[:MARK_SIZE])
+        mark = (peer.node, mark_of(octets))
         row = self._rows.get(mark)
         if row is None or row.octets != octets:
             self._forget(mark)

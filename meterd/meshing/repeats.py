@@ -1,7 +1,7 @@
 """Which datagrams are sent again: each repetition takes another way up.
 
-A datagram that the stack sends again is the same octets, so nobody need say that it is one. It was
-not answered, and nobody knows why; whatever holds it up may lie behind the first parent alone.
+What the stack sends again (`mesh.repeated`) was not answered, and nobody knows why; whatever holds
+it up may lie behind the first parent alone.
 
 Spec    docs/protocol/mesh.md, "up"; docs/decisions/0022
 Limit   ROWS_MAX datagrams are remembered, for MEMORY_S each
@@ -13,12 +13,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from mesh.repeated import ATTEMPT_MAX, MEMORY_S, mark_of
+
 ROWS_MAX: Final = 64
-MEMORY_S: Final = 120.0
-"""So long after its last sending a datagram may be repeated (RFC 7252, MAX_TRANSMIT_WAIT 93 s)."""
-MARK_SIZE: Final = 24
-"""Octets by which a datagram is known: CoAP's header, token, and OSCORE's number."""
-ATTEMPT_MAX: Final = 255
 
 
 class Repeats:
@@ -33,7 +30,7 @@ class Repeats:
 
     def note(self, datagram: bytes, *, now: float) -> int:
         """It is sent now: how often it was before, at most ATTEMPT_MAX."""
-        rows, mark = self._rows, datagram[:MARK_SIZE]
+        rows, mark = self._rows, mark_of(datagram)
         while rows and next(iter(rows.values()))[1] <= now:
             rows.popitem(last=False)
         attempt = 0

@@ -12,9 +12,10 @@ import pytest
 
 from amistack.framing import Priority
 from headend.dcc import downlinks
-from headend.dcc.downlinks import BROKEN_S, MEMORY_S, WAYS_MAX
+from headend.dcc.downlinks import BROKEN_S, WAYS_MAX
 from headend.domain.mesh import MeshPeer
 from mesh.backhaul import Fate, What
+from mesh.repeated import MEMORY_S
 from tests.headend.dcc.worlds import Backhauls, line, row
 from tests.mesh.topology.worlds import AREA, World, eui
 

@@ -11,7 +11,8 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterd.meshing.repeats import ATTEMPT_MAX, MARK_SIZE, MEMORY_S, ROWS_MAX, Repeats
+from mesh.repeated import ATTEMPT_MAX, MARK_SIZE, MEMORY_S
+from meterd.meshing.repeats import ROWS_MAX, Repeats
 
 
 def datagram(number: int) -> bytes:
