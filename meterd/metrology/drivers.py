@@ -30,6 +30,8 @@ from meterd.metrology.registers import Note, Reading
 
 CHECK_S: Final = 5.0
 """Seconds between two looks at whether the sensor is still heard."""
+STOP_AGAIN_S: Final = 0.5
+"""Until who was told to stop and did not is told so again."""
 MODBUS_TIMEOUT_S: Final = 3.0
 EDGES_MAX: Final = 64
 """Edges taken from an input at once; the kernel keeps the others."""
@@ -75,8 +77,11 @@ class Driver:
 
     async def wait_stopped(self) -> None:
         """Until the device was given back."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        # A library may keep a cancellation for itself, as `asyncio.wait_for` of Python 3.11 does
+        # where its answer comes in the same moment: then it is said again.
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task], timeout=STOP_AGAIN_S)
+            self._task.cancel()
 
     async def run(self) -> None:
         """Feed the sensor from one opening of the device. Raises LinkError when that ends."""

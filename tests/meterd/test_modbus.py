@@ -242,6 +242,60 @@ class Bench:
         return [note.kind for note in self.notes]
 
 
+class Answered:
+    def __init__(self, registers: list[int]) -> None:
+        self.registers = registers
+
+    def isError(self) -> bool:  # noqa: N802  the library's name
+        return False
+
+
+class PatientClient:
+    """A client that waits for its answers as pymodbus does, and says when it waits."""
+
+    connected = True
+
+    def __init__(self) -> None:
+        self.waiting: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
+
+    async def connect(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.connected = False
+
+    async def read_input_registers(
+        self,
+        address: int,
+        *,
+        count: int,
+        device_id: int,
+    ) -> Answered:
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.put_nowait(answer)
+        await asyncio.wait_for(answer, 60)
+        return Answered(words_of(Words.FLOAT32, 1234.0))
+
+    read_holding_registers = read_input_registers
+
+
+@pytest.mark.both_loops
+@pytest.mark.timeout(20)
+async def test_driver_stops_though_an_answer_comes_in_the_same_moment() -> None:
+    client = PatientClient()
+    table = ModbusTable({Flow.DELIVERED: MODELS["sdm630"].places[Flow.DELIVERED]}, Decimal(1000))
+    sensor = Sensor(LiveSource(RegisterTracker((Flow.DELIVERED,))))
+    driver = ModbusDriver(
+        sensor, table, lambda: client, name="m", unit=1, poll_s=0.01, silence_s=60
+    )
+    driver.start(utc=lambda: 1.8e9, on_note=lambda _: None, dice=random.Random(1))
+    answer = await client.waiting.get()
+    answer.set_result(None)
+    driver.stop()
+    await driver.wait_stopped()
+    assert not client.connected
+
+
 @pytest.mark.both_loops
 async def test_meter_on_loopback_is_read_with_its_serial_number() -> None:
     slave = Slave()
