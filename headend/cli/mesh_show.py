@@ -94,7 +94,7 @@ def verdict(verdict: VerdictDocument) -> str:
             lines.append(f"{count} alternate{'s' if count > 1 else ''} not tried: {kind}")
     if not any(verdict.known.values()) and not any(verdict.untried.values()):
         lines.append("no alternates are known")
-    lines.append(f"{verdict.probes} probes")
+    lines.append(f"{verdict.probes} probe{'s' if verdict.probes != 1 else ''}")
     return "\n".join(lines)
 
 

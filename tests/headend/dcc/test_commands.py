@@ -477,7 +477,7 @@ def test_isolate_of_a_meter_that_answers_says_what_was_not_tried(
     assert shown(site, capsys, "isolate", METER_NAME).splitlines() == [
         "the meter answers over the best way that can be tried",
         "1 alternate not tried: another collector, no relay shared",
-        "1 probes",
+        "1 probe",
     ]
     found = json.loads(shown(site, capsys, "isolate", METER_NAME, "--json"))
     assert found["untried"]["another collector, no relay shared"] == 1
