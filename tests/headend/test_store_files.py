@@ -7,6 +7,7 @@ their owner alone.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from amistack.errors import StoreUnusable
+from headend.store import sqlite as store_of
 from headend.store.sqlite import SqliteStore
 from headend.store.sqlite.schema import APPLICATION_ID, connect, migrations
 
@@ -119,3 +121,9 @@ async def test_new_store_is_marked_flushed_and_private(tmp_path: Path) -> None:
 
 def test_migrations_are_numbered_without_a_gap() -> None:
     assert [number for number, _ in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+def test_statements_name_their_values_in_no_way_that_a_later_python_refuses() -> None:
+    """`?1` with a sequence is as good as `?` to 3.11, a warning to 3.12, and may be an error."""
+    for source in Path(store_of.__file__).parent.glob("*.py"):
+        assert not re.findall(r"\?\d", source.read_text()), source.name

@@ -51,15 +51,23 @@ def apply(connection: sqlite3.Connection, write: MeshWrite) -> MeshOutcome | boo
             return _release(connection, write)
         case KeepTopologyReports():
             connection.executemany(
-                "INSERT OR REPLACE INTO mesh_report SELECT ?1, ?2, ?3 "
-                "WHERE EXISTS (SELECT 1 FROM mesh_node WHERE node = ?1)",
-                [(report.node, report.received_at, report.octets) for report in write.reports],
+                "INSERT OR REPLACE INTO mesh_report SELECT ?, ?, ? "
+                "WHERE EXISTS (SELECT 1 FROM mesh_node WHERE node = ?)",
+                [(one.node, one.received_at, one.octets, one.node) for one in write.reports],
             )
             connection.executemany(
-                "INSERT OR REPLACE INTO mesh_status SELECT ?1, ?2, ?3, ?4, ?5, ?6 "
-                "WHERE EXISTS (SELECT 1 FROM mesh_node WHERE node = ?1)",
+                "INSERT OR REPLACE INTO mesh_status SELECT ?, ?, ?, ?, ?, ? "
+                "WHERE EXISTS (SELECT 1 FROM mesh_node WHERE node = ?)",
                 [
-                    (one.node, one.state, one.since, one.heard_at, one.registered_at, one.reason)
+                    (
+                        one.node,
+                        one.state,
+                        one.since,
+                        one.heard_at,
+                        one.registered_at,
+                        one.reason,
+                        one.node,
+                    )
                     for one in write.statuses
                 ],
             )

@@ -128,7 +128,7 @@ def sessions(
     # A session of nobody in the registry counts as well: there is no standing to forbid it.
     rows = connection.execute(
         f"SELECT {_SESSION} FROM session s LEFT JOIN meter m ON m.meter = s.meter "
-        "WHERE coalesce(m.state, ?1) = ?1 AND s.meter > ?2 ORDER BY s.meter LIMIT ?3",
+        "WHERE (m.state IS NULL OR m.state = ?) AND s.meter > ? ORDER BY s.meter LIMIT ?",
         (MeterState.ENROLLED, after, _bound(limit)),
     )
     return [_session(row, sealer) for row in rows]

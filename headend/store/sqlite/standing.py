@@ -137,9 +137,9 @@ def _note(
     reason: str,
 ) -> None:
     connection.execute(
-        "INSERT INTO standing_change SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3, ?4, ?5, ?6 "
-        "FROM standing_change WHERE meter = ?1",
-        (meter, at_ms, step, state, actor, reason),
+        "INSERT INTO standing_change SELECT ?, coalesce(max(number), 0) + 1, ?, ?, ?, ?, ? "
+        "FROM standing_change WHERE meter = ?",
+        (meter, at_ms, step, state, actor, reason, meter),
     )
 
 
